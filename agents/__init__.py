@@ -1,0 +1,1 @@
+"""The Faust agents: each wires topics to the machinery in `streams`, and decides nothing itself."""

@@ -1,0 +1,210 @@
+"""The composition root: one Faust app a role, from settings.
+
+``faust -A agents.app worker`` runs what ``TIDEGATE_ROLES`` names, as ``tidegate worker`` does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from faust.types import TP
+
+from agents.bars import bars_agent
+from agents.rate_controller import rate_controller_agent
+from agents.store import store_agent
+from streams.app import App, assigned, build_app, every, finish
+from streams.broker import check_topics, confluent_config
+from streams.changelog import read_rows
+from streams.flow.controller import RateController
+from streams.flow.feedback import FeedbackPublisher
+from streams.flow.throttle import Throttle
+from streams.flow.valve import Valve
+from streams.pipeline import BarsPipeline
+from streams.producer import BarrierProducer
+from streams.settings import Settings, load_settings
+from streams.store.base import Store, open_store
+from streams.store.writer import StoreWriter
+from streams.topics import Topics
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BarsRole:
+    """The bars app and what it is made of."""
+
+    app: App
+    pipeline: BarsPipeline
+    throttle: Throttle
+    valve: Valve
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRole:
+    """The store app and what it is made of."""
+
+    app: App
+    writer: StoreWriter
+
+
+def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) -> BarsRole:
+    """The bars and rate-controller agents, in one app and one consumer group.
+
+    `pace` holds bars back where the broker would forget them; without `keep_state` a restart loses
+    open windows, which suits a run that has no restarts.
+    """
+    topics = Topics(settings.topic_prefix)
+    tick_names = frozenset(tick.topic for tick in settings.ticks)
+    app = build_app(settings, "bars", tick_names | {topics.feedback}, max_in_flight=64)
+    producer = BarrierProducer(confluent_config(settings))
+    valve = Valve()
+    pipeline = BarsPipeline(
+        settings.ticks,
+        topics,
+        producer,
+        caught_up=lambda tp, offset: valve.scale(tp.partition) >= 1 and app.consumer.caught_up(tp, offset),
+        pace=pace,
+        keep_state=keep_state,
+    )
+    throttle = Throttle(
+        valve,
+        RateController(settings.feedback_ttl / 1e9),
+        producer,
+        topics.rate,
+        provider=settings.group,
+    )
+    app.transport.is_open = lambda tp: tp.topic not in tick_names or valve.is_open(tp.partition)
+    valve.on_change = lambda: app.consumer.wake()
+    bars_agent(app, sorted(tick_names), pipeline)
+    rate_controller_agent(app, topics.feedback, throttle)
+
+    async def preflight() -> None:
+        own = (topics.bars, topics.dead_letters, topics.feedback, topics.rate, topics.state)
+        alike = [*tick_names, topics.bars, topics.feedback, topics.state]
+        await check_topics(settings, [*tick_names, *own], alike)
+
+    async def checkpoint() -> None:
+        await pipeline.checkpoint()
+
+    async def drain() -> None:
+        await finish(app, pipeline.checkpoint, settings.drain_timeout / 1e9)
+
+    async def close() -> None:
+        await producer.close()
+
+    async def on_assigned(sender: Any, now_assigned: set[TP], **kwargs: Any) -> None:
+        ticks = {tp.partition for tp in now_assigned if tp.topic in tick_names}
+        feedback = {tp.partition for tp in now_assigned if tp.topic == topics.feedback}
+        throttle.own(ticks)
+        log.info("bars.assigned", partitions=sorted(ticks))
+        if ticks != feedback:
+            log.error(
+                "feedback.elsewhere",
+                ticks=sorted(ticks),
+                feedback=sorted(feedback),
+                consequence="pauses do not reach the worker that must obey them",
+                hint="all workers of a group must run the same version with the same tick topics",
+            )
+
+    async def recover(sender: Any, **kwargs: Any) -> None:
+        if keep_state:
+            for tp in sorted(assigned(app, tick_names)):
+                rows = await read_rows(settings, topics.state, tp)
+                pipeline.restore(tp, rows)
+                log.info("state.recovered", partition=f"{tp.topic}[{tp.partition}]", rows=len(rows))
+
+    async def on_revoked(sender: Any, revoked: set[TP], **kwargs: Any) -> None:
+        gone = {tp for tp in revoked if tp.topic in tick_names}
+        await finish(app, pipeline.checkpoint, settings.session_timeout / 1e9 / 3)
+        pipeline.revoke(gone)
+
+    app.startup.append(preflight)
+    app.drain.append(drain)
+    app.cleanup.append(close)
+    app.on_partitions_assigned.connect(on_assigned, weak=False)
+    app.on_partitions_revoked.connect(on_revoked, weak=False)
+    app.on_rebalance_complete.connect(recover, weak=False)  # awaited before anything is fetched
+    every(app, settings.checkpoint / 1e9, checkpoint, "checkpoint")
+    every(app, 1.0, pipeline.publish_idle, "publish_idle")
+    every(app, 1.0, throttle.refresh, "refresh_rates")
+    return BarsRole(app, pipeline, throttle, valve)
+
+
+def store_role(settings: Settings, *, store: Store | None = None) -> StoreRole:
+    """The store agent, its queue, its writer and its feedback."""
+    topics = Topics(settings.topic_prefix)
+    store = store or open_store(settings.store.get_secret_value())
+    app = build_app(settings, "store", frozenset({topics.bars}), max_in_flight=8)
+    producer = BarrierProducer(confluent_config(settings))
+    writer = StoreWriter(
+        store,
+        producer,
+        topics.dead_letters,
+        capacity=settings.queue_capacity,
+        write_batch=settings.write_batch,
+        linger_s=settings.write_linger / 1e9,
+        thresholds=settings.thresholds,
+        on_level=lambda: publisher.level_changed(),
+    )
+    publisher = FeedbackPublisher(
+        writer,
+        producer,
+        topics.feedback,
+        coordinator_id=f"{socket.gethostname()}:{os.getpid()}",
+        partitions=lambda: sorted(tp.partition for tp in assigned(app, [topics.bars])),
+        heartbeat_s=settings.heartbeat / 1e9,
+    )
+    store_agent(app, topics.bars, writer)
+
+    async def preflight() -> None:
+        own = (topics.bars, topics.dead_letters, topics.feedback)
+        await check_topics(settings, own, [topics.bars, topics.feedback])
+        await store.open()
+
+    async def drain() -> None:
+        await finish(app, _nothing, settings.drain_timeout / 1e9)
+
+    async def close() -> None:
+        await producer.close()
+        await store.close()
+
+    async def on_assigned(sender: Any, now_assigned: set[TP], **kwargs: Any) -> None:
+        log.info("store.assigned", partitions=sorted(tp.partition for tp in now_assigned))
+
+    async def on_revoked(sender: Any, revoked: set[TP], **kwargs: Any) -> None:
+        await finish(app, _nothing, settings.session_timeout / 1e9 / 3)
+        writer.forget()
+
+    app.startup.append(preflight)
+    app.drain.append(drain)
+    app.cleanup.append(close)
+    app.on_partitions_assigned.connect(on_assigned, weak=False)
+    app.on_partitions_revoked.connect(on_revoked, weak=False)
+    app.task(writer.run)
+    app.task(publisher.run)
+    return StoreRole(app, writer)
+
+
+async def _nothing() -> None:
+    """The writer drains by itself."""
+
+
+def compose(settings: Settings) -> App:
+    """The app of the first role, which starts and stops those of the others."""
+    roles = [{"bars": bars_role, "store": store_role}[role](settings).app for role in settings.roles]  # type: ignore[operator]
+    first, *others = roles
+    for other in others:
+        first.service(other)
+    return first
+
+
+def __getattr__(name: str) -> Any:
+    # Only when Faust asks for it: importing this module must not read settings.
+    if name == "app":
+        globals()["app"] = app = compose(load_settings())
+        return app
+    raise AttributeError(name)

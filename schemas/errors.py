@@ -1,0 +1,93 @@
+"""Everything Tidegate raises on purpose.
+
+TidegateError
+├── BadTick                 a tick record cannot be used; it becomes a dead letter
+├── BadRecord               a bar, feedback, rate or dead-letter record cannot be read
+├── ConfigError             the settings or topics.toml contradict themselves or the cluster
+├── StateError              a row of the state topic cannot be read, or does not fit the settings
+├── SourceError             a file to be replayed cannot be read, at a line
+├── BrokerError             Kafka refused, or is not there
+│   └── ProduceError        a record was not acknowledged
+└── StoreError              the database refused
+    ├── StoreInUse          another process has the file open
+    ├── StoreUnavailable    not reachable right now; retriable
+    └── BadBar              this bar does not fit the table; its neighbours may
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from schemas.bar import Bar
+    from schemas.dead_letter import Reason
+
+
+class TidegateError(Exception):
+    """The base of all; `hint` says what to try, where there is something to try."""
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class BadTick(TidegateError):
+    """A tick record cannot be used. `reason` is for counting, `detail` for people."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class BadRecord(TidegateError):
+    """A record of Tidegate's own topics cannot be read."""
+
+
+class ConfigError(TidegateError):
+    """The settings contradict themselves, or the cluster."""
+
+
+class StateError(TidegateError):
+    """A row of the state topic cannot be read, or does not fit: going on would make wrong bars."""
+
+
+class SourceError(TidegateError):
+    """A file cannot be read further, at this line; line 0 is the file as a whole."""
+
+    def __init__(self, message: str, *, file: str, line: int = 0, hint: str = "") -> None:
+        super().__init__(f"{file}:{line}: {message}" if line else f"{file}: {message}", hint=hint)
+        self.file = file
+        self.line = line
+
+
+class BrokerError(TidegateError):
+    """Kafka refused, or is not there."""
+
+
+class ProduceError(BrokerError):
+    """A record was not acknowledged, so nothing that depends on it may be committed."""
+
+
+class StoreError(TidegateError):
+    """The database refused. `retriable` says whether the same write may succeed later."""
+
+    retriable: ClassVar[bool] = False
+
+
+class StoreInUse(StoreError):
+    """Another process has the database file open."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be reached, or cannot take this write right now."""
+
+    retriable: ClassVar[bool] = True
+
+
+class BadBar(StoreError):
+    """This bar does not fit the table, whatever is tried; the rest of its batch may be written without it."""
+
+    def __init__(self, message: str = "", *, bar: Bar | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.bar = bar

@@ -1,0 +1,1 @@
+"""The machinery: bars, flow control, stores, and what carries them through Kafka."""

@@ -1,0 +1,149 @@
+"""Faust apps as Tidegate runs them: on our transport, with nothing on disk and no web server."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Any
+
+import faust
+import structlog
+from faust.types import TP
+from yarl import URL
+
+from streams.batch import Batch
+from streams.broker import faust_credentials
+from streams.settings import Settings
+from streams.transport import SCHEME, RawSchema, Transport
+
+Handler = Callable[[Batch], Awaitable[None]]
+Step = Callable[[], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+class App(faust.App):  # type: ignore[misc]
+    """A Faust app of one role, with what it does before it starts, when it leaves and at the end.
+
+    `startup` runs before anything is consumed, and raises what is missing. `drain` runs when the
+    worker leaves, with the consumer still in the group and fetching no more batches, so that what
+    was taken can be finished and committed. `cleanup` runs last.
+    """
+
+    logger = logging.getLogger("faust.app")  # mode would take this module's, which is ours
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.startup: list[Step] = []
+        self.drain: list[Step] = []
+        self.cleanup: list[Step] = []
+
+    def _create_directories(self) -> None:
+        """Nothing is kept on disk."""
+
+    async def on_start(self) -> None:
+        for step in self.startup:
+            await step()
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        self.transport.draining = True
+        for step in self.drain:
+            try:
+                await step()
+            except Exception as exc:
+                log.error("drain.failed", error=str(exc), consequence="what is not committed is read again")
+        await super().on_stop()
+
+    async def on_shutdown(self) -> None:
+        await super().on_shutdown()
+        await self.clean_up()
+
+    async def clean_up(self) -> None:
+        """Run the last steps, once."""
+        steps, self.cleanup = self.cleanup, []
+        for step in steps:
+            await step()
+
+
+def build_app(settings: Settings, role: str, batch_topics: frozenset[str], max_in_flight: int) -> App:
+    """A Faust app whose topics in `batch_topics` arrive in batches; its group is GROUP-role."""
+    session_timeout_s = settings.session_timeout / 1e9
+    app = App(
+        f"{settings.group}-{role}",
+        broker=[URL(f"{SCHEME}://{server.strip()}") for server in settings.broker.split(",")],
+        broker_credentials=faust_credentials(settings),
+        broker_session_timeout=session_timeout_s,
+        broker_request_timeout=max(90.0, session_timeout_s + 10),
+        broker_heartbeat_interval=min(3.0, session_timeout_s / 3),
+        broker_commit_interval=settings.checkpoint / 1e9,
+        # Faust's own assignor keeps partition p of every topic with one worker; it is in use while
+        # there are standby replicas. With round robin feedback reaches the wrong worker.
+        table_standby_replicas=1,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        stream_recovery_delay=0.0,
+        web_enabled=False,
+        autodiscover=False,
+    )
+    transport = app.transport
+    assert isinstance(transport, Transport)
+    transport.batch_topics = batch_topics
+    transport.max_in_flight = max_in_flight
+    return app
+
+
+def batch_agent(app: App, *topics: str, name: str, handle: Handler) -> Any:
+    """An agent that hands each batch of these topics to `handle`, one after the other.
+
+    An exception stops the worker: Faust would go on with the next batch, and skip this one.
+    """
+
+    @functools.wraps(handle)
+    async def agent(stream: AsyncIterable[Batch]) -> None:
+        async for batch in stream:
+            try:
+                await handle(batch)
+            except Exception as exc:
+                await app.crash(exc)
+                raise
+
+    channel = app.topic(*topics, schema=RawSchema(), acks=False)
+    return app.agent(channel, name=f"{app.conf.id}.{name}", concurrency=1)(agent)
+
+
+def every(app: App, interval_s: float, step: Step, name: str) -> None:
+    """Run `step` again and again while the app runs; an exception stops the worker."""
+
+    async def loop() -> None:
+        while not app.should_stop:
+            await app.sleep(interval_s)
+            await step()
+
+    loop.__name__ = name
+    app.task(loop)
+
+
+def assigned(app: App, topics: Iterable[str]) -> set[TP]:
+    """The partitions of these topics that this worker owns now."""
+    names = set(topics)
+    return {tp for tp in app.consumer.assignment() if tp.topic in names}
+
+
+async def finish(app: App, step: Step, timeout_s: float) -> None:
+    """Repeat `step` until no batch is in flight, then commit. Gives up after `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not app.consumer.ledger.idle():
+                await step()
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        log.warning(
+            "drain.timeout",
+            app=app.conf.id,
+            after_s=timeout_s,
+            consequence="what is not committed is read again by the next owner",
+        )
+    await app.consumer.commit()

@@ -1,0 +1,271 @@
+"""Ticks of one partition in, bars out.
+
+The content of every bar is a function of the log alone: of the records and their offsets, never of batch
+boundaries, restarts or the clock. Each tick meets these questions in this order, and the first yes decides:
+
+1. Was it applied before a restart?               skipped
+2. Is it dated further ahead of its receipt
+   than `max_future_ns`, or without either?       dead letter `future`
+3. Is its trade id known, first seen at most
+   `dedupe_ns` before the watermark?              duplicate
+4. Is it late?                                    revise, dead letter or drop, as the spec says
+5. otherwise                                      it counts, and may move the watermark
+
+So a copy of a late tick is a duplicate, and a copy dated tomorrow is a dead letter. Only ticks that count are
+remembered, and only they move the watermark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, KeysView, Mapping, Sequence
+
+from schemas.bar import Bar
+from schemas.codecs.base import Codec
+from schemas.dead_letter import DeadLetter, Reason
+from schemas.errors import BadTick
+from schemas.fixed import render
+from schemas.trade import Trade, instrument
+from streams.bars.book import Book
+from streams.bars.idle import IdleClock
+from streams.bars.state import dump, load
+from streams.bars.types import SECOND, BarSpec, Late, Output, Record
+from streams.bars.window import EARLY, FINAL, Window
+
+
+class BarEngine:
+    """The bars of one tick partition. It knows no Kafka and no clock; not thread-safe.
+
+    The caller produces what `apply` gives, writes the rows of `changed`, and only then commits the offset.
+    Records that cannot be decoded belong to no instrument: read again, they are dead letters again.
+    """
+
+    def __init__(self, spec: BarSpec, codec: Codec, topic: str, partition: int) -> None:
+        self.spec = spec
+        self.topic = topic
+        self.partition = partition
+        self.position = -1
+        """Offset of the last record applied, here or before a restart; -1 for none."""
+        self._decode = codec.decode
+        self._books: dict[str, Book] = {}
+        self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
+        self._changed: dict[str, Book] = {}
+        self._garbage: list[str] = []
+        self._batch = 0
+
+    @property
+    def instruments(self) -> KeysView[str]:
+        """The instruments seen so far; a live view."""
+        return self._books.keys()
+
+    def apply(self, records: Sequence[Record], now_ns: int) -> Output:
+        """Take records in offset order. `now_ns` feeds the idle clock and dates dead letters, no more."""
+        output = Output()
+        counts = output.counts
+        due: dict[Window, Book] = {}
+        self._batch = batch = self._batch + 1
+        books = self._books
+        decode = self._decode
+        grace_ns = self.spec.grace_ns
+        max_future_ns = self.spec.max_future_ns
+        dedupe_ns = self.spec.dedupe_ns
+
+        for record in records:
+            try:
+                trades = decode(record.value)
+            except BadTick as bad:
+                counts.ticks += 1
+                self._refuse(output, record, 0, bad.reason, bad.detail, now_ns)
+                continue
+            if not trades:
+                counts.ignored += 1
+                continue
+            offset = record.offset
+            stamp_ms = _stamp_ms(record)
+            stamp_ns = None if stamp_ms is None else stamp_ms * 1_000_000
+
+            for index, trade in enumerate(trades):
+                name = instrument(trade.venue, trade.symbol)
+                book = books.get(name)
+                if book is None:
+                    books[name] = book = Book(name, trade.symbol, trade.venue, self.spec.bar_types)
+                if offset <= book.offset and (offset < book.offset or index <= book.index):
+                    counts.skipped += 1
+                    continue
+                book.offset = offset
+                book.index = index
+                counts.ticks += 1
+                if book.batch != batch:
+                    book.batch = batch
+                    book.active_ns = now_ns
+                    self._changed[name] = book
+                    self._idle.set(book, now_ns)
+
+                ts_ns = trade.ts_ns
+                received_ns = trade.recv_ns
+                if received_ns is None or (stamp_ns is not None and stamp_ns < received_ns):
+                    received_ns = stamp_ns
+                if received_ns is None or ts_ns > received_ns + max_future_ns:
+                    detail = _future(ts_ns, received_ns, max_future_ns)
+                    self._refuse(output, record, index, Reason.future, detail, now_ns)
+                    continue
+
+                trade_id = trade.trade_id
+                if dedupe_ns is not None and trade_id is not None:
+                    seen_ns = book.seen.entries.get(trade_id)
+                    if seen_ns is not None:
+                        if seen_ns >= book.watermark_ns - dedupe_ns:
+                            counts.duplicates += 1
+                            continue
+                        book.seen.remove(trade_id)
+
+                if ts_ns < book.horizon_ns:
+                    counts.late += 1
+                    if self.spec.late is Late.DROP:
+                        counts.dropped += 1
+                        continue
+                    refusal = self._revise(book, trade, offset, due)
+                    if refusal:
+                        self._refuse(output, record, index, Reason.late, refusal, now_ns)
+                        continue
+                else:
+                    turnover = trade.price * trade.size
+                    for series in book.series:
+                        window = series.current
+                        if not window.start_ns <= ts_ns < window.end_ns:
+                            window = series.current = book.window(series, trade, offset)
+                        window.add(trade, turnover, offset)
+                counts.accepted += 1
+                if ts_ns > book.watermark_ns:
+                    book.watermark_ns = ts_ns
+                    if ts_ns - grace_ns > book.horizon_ns:
+                        book.horizon_ns = ts_ns - grace_ns
+                        if book.horizon_ns >= book.next_end_ns:
+                            self._close(book, due)
+                if dedupe_ns is not None and trade_id is not None:
+                    seen = book.seen
+                    seen.entries[trade_id] = ts_ns
+                    if len(seen.entries) > seen.room:
+                        book.forget_trades(dedupe_ns)
+
+        if records:
+            self.position = max(self.position, records[-1].offset)
+        output.bars = self._publish(due.items(), FINAL)
+        return output
+
+    def idle(self, now_ns: int) -> list[Bar]:
+        """Bars that are over by the clock, of instruments that are quiet, published early with `final` false.
+
+        This closes nothing and makes nothing late. Call it only when all there is has been applied.
+        """
+        due = {window: book for book, window in self._idle.due(now_ns)}
+        return self._publish(due.items(), EARLY)
+
+    def close(self) -> list[Bar]:
+        """At the end of a finite input: every open window that has not been published so, as final.
+
+        If there is more after all, it counts: what it changes is published again when it closes.
+        """
+        due = {w: book for book in self._books.values() for w in book.open_windows() if w.mark != FINAL}
+        return self._publish(due.items(), FINAL)
+
+    def changed(self) -> dict[str, bytes | None]:
+        """The state rows that changed since the last call; None deletes one.
+
+        Write them in this order to one compacted partition: every prefix of them is a consistent state.
+        """
+        rows: dict[str, bytes | None] = dict.fromkeys(self._garbage)
+        self._garbage.clear()
+        for book in self._changed.values():
+            rows.update(dump(book, self.spec))
+        self._changed.clear()
+        return rows
+
+    def restore(self, rows: Mapping[str, bytes]) -> None:
+        """Start from state rows, into an engine that has applied nothing.
+
+        Raises StateError for rows that cannot be read, or that are of other bar types.
+        """
+        books, self._garbage = load(rows, self.spec)
+        for book in books:
+            self._books[book.name] = book
+            self.position = max(self.position, book.offset)
+            self._idle.set(book, 0)
+
+    def _revise(self, book: Book, trade: Trade, offset: int, due: dict[Window, Book]) -> str:
+        """Let a late tick count in all its windows, or say why it cannot."""
+        ts_ns = trade.ts_ns
+        behind = f"{_seconds(book.watermark_ns - ts_ns)} behind the newest tick of {book.name}"
+        if self.spec.late is not Late.REVISE:
+            return f"{behind}, the grace is {_seconds(self.spec.grace_ns)}"
+        floor_ns = max(book.floor_ns, book.horizon_ns - self.spec.retain_ns)
+        if ts_ns < floor_ns:
+            return f"{behind}, bars are revised for {_seconds(book.watermark_ns - floor_ns)}"
+        turnover = trade.price * trade.size
+        for series in book.series:
+            start_ns = ts_ns - ts_ns % series.interval_ns
+            end_ns = start_ns + series.interval_ns
+            if end_ns > book.horizon_ns:
+                window = book.window(series, trade, offset)
+            else:
+                closed = book.closed.entries.get((series.name, start_ns))
+                if closed is None:
+                    window = Window(series.name, start_ns, end_ns, trade.price, offset)
+                else:
+                    window = closed
+                    window.revision += 1
+                due[window] = book
+                self._retain(book, window)
+            window.add(trade, turnover, offset)
+        return ""
+
+    def _close(self, book: Book, due: dict[Window, Book]) -> None:
+        for window in book.close():
+            if window.mark != FINAL:
+                due[window] = book
+            if self.spec.late is Late.REVISE:
+                self._retain(book, window)
+
+    def _retain(self, book: Book, window: Window) -> None:
+        book.closed.put((window.bar_type, window.start_ns), window)
+        if len(book.closed.entries) > book.closed.room:
+            book.forget_windows(self.spec.retain_ns)
+
+    def _publish(self, due: Iterable[tuple[Window, Book]], mark: int) -> list[Bar]:
+        bars = []
+        for window, book in sorted(due, key=lambda item: item[0].end_ns):
+            window.mark = mark
+            bars.append(window.bar(book.name, book.symbol, book.venue, self.topic, self.partition))
+            self._changed[book.name] = book
+        return bars
+
+    def _refuse(
+        self, output: Output, record: Record, index: int, reason: Reason, detail: str, now_ns: int
+    ) -> None:
+        output.counts.dead_lettered += 1
+        letter = DeadLetter(
+            reason=reason,
+            detail=detail,
+            topic=self.topic,
+            partition=self.partition,
+            offset=record.offset,
+            index=index,
+            timestamp_ms=_stamp_ms(record),
+            ts=now_ns / SECOND,
+        )
+        output.dead.append((record, letter))
+
+
+def _stamp_ms(record: Record) -> int | None:
+    stamp_ms = record.timestamp
+    return None if stamp_ms is None or stamp_ms < 0 else stamp_ms
+
+
+def _future(ts_ns: int, received_ns: int | None, max_future_ns: int) -> str:
+    if received_ns is None:
+        return "neither the tick nor its record says when it was received, so its date cannot be trusted"
+    ahead = _seconds(ts_ns - received_ns)
+    return f"dated {ahead} ahead of its receipt, {_seconds(max_future_ns)} are allowed"
+
+
+def _seconds(ns: int) -> str:
+    return f"{render(ns, 9)} s"

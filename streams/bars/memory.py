@@ -1,0 +1,54 @@
+"""What is remembered for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+_ROOM = 32
+
+
+class Memory(Generic[K, V]):
+    """A dict in order of insertion that forgets in bulk, so at a constant cost per insertion.
+
+    What has expired may still be found: whoever looks something up also judges whether it counts. The hot path
+    inserts new keys into `entries` itself and calls `forget` when there are more than `room`.
+    """
+
+    __slots__ = ("_saved", "entries", "room")
+
+    def __init__(self) -> None:
+        self.entries: dict[K, V] = {}
+        self.room = _ROOM
+        self._saved = 0
+
+    def put(self, key: K, value: V) -> None:
+        """Insert at the end, whether it is known or not."""
+        if key in self.entries:
+            self.remove(key)
+        self.entries[key] = value
+
+    def remove(self, key: K) -> None:
+        """Forget one key, so that it can be inserted at the end."""
+        del self.entries[key]
+        self._saved = max(0, self._saved - 1)
+
+    def forget(self, counts: Callable[[V], bool]) -> None:
+        """Keep only what still counts. The next time is when that has doubled."""
+        kept = {key: value for key, value in self.entries.items() if counts(value)}
+        self._saved = sum(key in kept for key in islice(self.entries, self._saved))
+        self.entries = kept
+        self.room = 2 * len(kept) + _ROOM
+
+    def unsaved(self) -> list[tuple[K, V]]:
+        """At least everything inserted since the last `save`, oldest first."""
+        items = list(islice(reversed(self.entries.items()), len(self.entries) - self._saved))
+        items.reverse()
+        return items
+
+    def save(self) -> None:
+        """Note that everything so far is in state rows that are written once."""
+        self._saved = len(self.entries)

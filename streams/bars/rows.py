@@ -1,0 +1,109 @@
+"""The shapes of state rows. A change to them is a new `VERSION`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from streams.bars.window import Window
+
+VERSION = 1
+
+
+class WindowRow(msgspec.Struct, array_like=True, gc=False):
+    """A window. Numbers are text, for they outgrow 64 bits."""
+
+    bar_type: str
+    start_ns: int
+    end_ns: int
+    open: str
+    high: str
+    low: str
+    close: str
+    open_ts_ns: int
+    close_ts_ns: int
+    volume: str
+    turnover: str
+    buy_volume: str
+    sell_volume: str
+    trade_count: int
+    first_id: str | None
+    last_id: str | None
+    first_offset: int
+    last_offset: int
+    revision: int
+    mark: int
+
+
+class Past(msgspec.Struct, array_like=True, gc=False):
+    """Closed windows, and trade ids with their event times."""
+
+    closed: list[WindowRow]
+    seen: list[tuple[int | str, int]]
+
+
+class Head(msgspec.Struct, array_like=True, gc=False):
+    """An instrument, less the parts of its past."""
+
+    symbol: str
+    venue: str
+    bar_types: list[str]
+    watermark_ns: int
+    horizon_ns: int
+    floor_ns: int
+    offset: int
+    index: int
+    open: list[WindowRow]
+    recent: Past
+    parts: list[int]
+    next_part: int
+
+
+def to_past(closed: Sequence[Window], seen: Sequence[tuple[str | int, int]]) -> Past:
+    return Past([to_row(window) for window in closed], list(seen))
+
+
+def to_row(w: Window) -> WindowRow:
+    return WindowRow(
+        bar_type=w.bar_type,
+        start_ns=w.start_ns,
+        end_ns=w.end_ns,
+        open=str(w.open),
+        high=str(w.high),
+        low=str(w.low),
+        close=str(w.close),
+        open_ts_ns=w.open_ts_ns,
+        close_ts_ns=w.close_ts_ns,
+        volume=str(w.volume),
+        turnover=str(w.turnover),
+        buy_volume=str(w.buy_volume),
+        sell_volume=str(w.sell_volume),
+        trade_count=w.trade_count,
+        first_id=None if w.first_id is None else str(w.first_id),
+        last_id=None if w.last_id is None else str(w.last_id),
+        first_offset=w.first_offset,
+        last_offset=w.last_offset,
+        revision=w.revision,
+        mark=w.mark,
+    )
+
+
+def to_window(row: WindowRow) -> Window:
+    window = Window(row.bar_type, row.start_ns, row.end_ns, int(row.open), row.first_offset)
+    window.high = int(row.high)
+    window.low = int(row.low)
+    window.close = int(row.close)
+    window.open_ts_ns = row.open_ts_ns
+    window.close_ts_ns = row.close_ts_ns
+    window.volume = int(row.volume)
+    window.turnover = int(row.turnover)
+    window.buy_volume = int(row.buy_volume)
+    window.sell_volume = int(row.sell_volume)
+    window.trade_count = row.trade_count
+    window.first_id = row.first_id
+    window.last_id = row.last_id
+    window.last_offset = row.last_offset
+    window.revision = row.revision
+    window.mark = row.mark
+    return window

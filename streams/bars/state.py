@@ -1,0 +1,157 @@
+"""Instruments as rows of a compacted changelog, and back.
+
+Each instrument has a head row under its name. What is remembered of the past, trade ids and closed windows,
+gathers in the head until it is worth a part row, `NAME|NUMBER`, which is written once and never changed; the
+head lists its parts. So a checkpoint writes what is new, however long the memory.
+
+Parts are written before the head that lists them and deleted after one that does not. Wherever the writing is
+cut off, the last head and its parts are therefore a whole state; parts that no head lists are rubbish.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import TypeVar
+
+import msgspec
+
+from schemas.errors import StateError
+from streams.bars.book import Book
+from streams.bars.rows import VERSION, Head, Past, to_past, to_row, to_window
+from streams.bars.types import BarSpec, Late
+
+_FEW_WINDOWS = 16
+_FEW_IDS = 128
+_PART_ITEMS = 512  # keeps a row of the longest ids well below Kafka's 1 MB
+
+T = TypeVar("T")
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_envelope = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
+_head = msgspec.msgpack.Decoder(Head)
+_past = msgspec.msgpack.Decoder(Past)
+
+
+def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
+    """The rows to write for an instrument, in this order; None deletes one."""
+    rows: dict[str, bytes | None] = {}
+    seen, closed = book.seen.unsaved(), [window for _, window in book.closed.unsaved()]
+    if len(seen) >= _FEW_IDS or len(closed) >= _FEW_WINDOWS:
+        for windows, ids in zip_longest(_pieces(closed), _pieces(seen), fillvalue=()):
+            past = to_past(windows, ids)
+            rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
+            book.parts[book.next_part] = _useful_until_ns(past, spec)
+            book.next_part += 1
+        seen, closed = [], []
+        book.seen.save()
+        book.closed.save()
+    useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
+    for part in useless:
+        del book.parts[part]
+    head = Head(
+        symbol=book.symbol,
+        venue=book.venue,
+        bar_types=[series.name for series in book.series],
+        watermark_ns=book.watermark_ns,
+        horizon_ns=book.horizon_ns,
+        floor_ns=max(book.floor_ns, book.horizon_ns - _retain_ns(spec)),
+        offset=book.offset,
+        index=book.index,
+        open=[to_row(window) for window in book.open_windows()],
+        recent=to_past(closed, seen),
+        parts=list(book.parts),
+        next_part=book.next_part,
+    )
+    rows[book.name] = _encode((VERSION, head))
+    rows.update(dict.fromkeys(f"{book.name}|{part}" for part in useless))
+    return rows
+
+
+def load(rows: Mapping[str, bytes], spec: BarSpec) -> tuple[list[Book], list[str]]:
+    """The instruments in these rows, and the keys of rows that are of no use. Raises StateError."""
+    heads: dict[str, bytes] = {}
+    parts: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
+    for key, row in rows.items():
+        name, bar, number = key.rpartition("|")
+        if not bar:
+            heads[key] = row
+        elif number.isdecimal():
+            parts[name][int(number)] = row
+        else:
+            raise StateError(f"state row {key!r} is not one of Tidegate's")
+    books = [_load_book(name, row, parts[name], spec) for name, row in heads.items()]
+    return books, [f"{name}|{part}" for name, rest in parts.items() for part in rest]
+
+
+def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) -> Book:
+    """One instrument; takes the parts it lists out of `parts`."""
+    head = _decode(_head, name, row)
+    added = [bar_type.name for bar_type in spec.bar_types if bar_type.name not in head.bar_types]
+    if added:
+        raise StateError(
+            f"the state of {name} knows bars of {', '.join(head.bar_types)}, not of {', '.join(added)}",
+            hint="bars of a new type need their ticks from the start: read the topic with a new group",
+        )
+    book = Book(name, head.symbol, head.venue, spec.bar_types)
+    book.watermark_ns = head.watermark_ns
+    book.horizon_ns = head.horizon_ns
+    book.floor_ns = head.floor_ns
+    book.offset = head.offset
+    book.index = head.index
+    book.next_part = head.next_part
+    for part in head.parts:
+        if part not in parts:
+            raise StateError(f"the state of {name} lacks its row {name}|{part}")
+        past = _decode(_past, f"{name}|{part}", parts.pop(part))
+        book.parts[part] = _useful_until_ns(past, spec)
+        _recall(book, past, spec)
+    book.seen.save()
+    book.closed.save()
+    _recall(book, head.recent, spec)
+    series = {series.name: series for series in book.series}
+    for window in map(to_window, head.open):
+        if window.bar_type in series:
+            book.put(series[window.bar_type], window)
+    return book
+
+
+def _recall(book: Book, past: Past, spec: BarSpec) -> None:
+    names = {series.name for series in book.series}
+    if spec.late is Late.REVISE:
+        for window in map(to_window, past.closed):
+            if window.bar_type in names:
+                book.closed.put((window.bar_type, window.start_ns), window)
+    if spec.dedupe_ns is not None:
+        for trade_id, ts_ns in past.seen:
+            book.seen.put(trade_id, ts_ns)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
+    try:
+        version, payload = _envelope.decode(row)
+        if version == VERSION:
+            return decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"state row {key!r} cannot be read: {error}") from None
+    raise StateError(
+        f"state row {key!r} has version {version}, this program reads {VERSION}",
+        hint="it was written by another release: run that one, or read the topic with a new group",
+    )
+
+
+def _retain_ns(spec: BarSpec) -> int:
+    return spec.retain_ns if spec.late is Late.REVISE else 0
+
+
+def _useful_until_ns(past: Past, spec: BarSpec) -> int:
+    """The watermark after which a part says nothing that still counts."""
+    windows = max((window.end_ns for window in past.closed), default=0) + spec.grace_ns + _retain_ns(spec)
+    ids = max((ts_ns for _, ts_ns in past.seen), default=0) + (spec.dedupe_ns or 0)
+    return max(windows, ids)
+
+
+def _pieces(items: list[T]) -> list[list[T]]:
+    return [items[i : i + _PART_ITEMS] for i in range(0, len(items), _PART_ITEMS)]

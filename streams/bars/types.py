@@ -1,0 +1,126 @@
+"""What goes into the bar engine and what comes out of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from schemas.bar import Bar
+from schemas.dead_letter import DeadLetter
+
+SECOND = 10**9
+_UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
+_MAX_INTERVAL_NS = 366 * _UNITS["d"]
+_BAR_TYPE = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII).fullmatch
+
+
+class Late(StrEnum):
+    """What becomes of a tick that comes later than the grace allows."""
+
+    REVISE = "revise"
+    """It counts: its closed bars are published again, revision + 1, while they are retained."""
+    DEAD_LETTER = "dead-letter"
+    DROP = "drop"
+    """It is counted as dropped, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarType:
+    """A length of bars, such as "90s", "1m", "4h" or "1d". Windows are aligned to the epoch."""
+
+    name: str
+    interval_ns: int
+
+    @classmethod
+    def parse(cls, text: str) -> BarType:
+        """Raises ValueError for anything but Ns, Nm, Nh or Nd, or more than 366 days."""
+        match = _BAR_TYPE(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not a bar type: write 90s, 1m, 4h or 1d")
+        interval_ns = int(match[1]) * _UNITS[match[2]]
+        if interval_ns > _MAX_INTERVAL_NS:
+            raise ValueError(f"{text!r} is not a bar type: a bar is at most 366 days long")
+        return cls(text, interval_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class BarSpec:
+    """Which bars to make of a feed, and how much disorder to expect of it.
+
+    A trade that comes again after `dedupe_ns` but before grace and retention have passed counts again under
+    `revise`; a memory of at least `grace_ns + retain_ns` rules that out.
+    """
+
+    bar_types: tuple[BarType, ...]
+    grace_ns: int = 2 * SECOND
+    """A tick is late when its event time is further than this behind its instrument's newest."""
+    late: Late = Late.REVISE
+    retain_ns: int = 300 * SECOND
+    """How long, in event time, a closed bar can be revised."""
+    dedupe_ns: int | None = 300 * SECOND
+    """How long, in event time, a trade id is remembered; None takes every tick for a new one."""
+    max_future_ns: int = 10 * SECOND
+    """How far the event time of a tick may be ahead of its receipt."""
+    idle_ns: int = 5 * SECOND
+    """How long an instrument is without a tick before its bars are published early."""
+
+    def __post_init__(self) -> None:
+        names = [bar_type.name for bar_type in self.bar_types]
+        if not names:
+            raise ValueError("name at least one bar type")
+        if len(set(names)) < len(names):
+            raise ValueError(f"a bar type is named twice: {', '.join(names)}")
+        for name in ("grace_ns", "retain_ns", "dedupe_ns", "max_future_ns", "idle_ns"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} is negative")
+
+
+class Record(Protocol):
+    """A consumed record; aiokafka's `ConsumerRecord` fits."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def timestamp(self) -> int | None:
+        """Milliseconds since the epoch; -1 or None for none."""
+
+    @property
+    def key(self) -> bytes | None: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the ticks: `ticks == accepted + duplicates + dropped + dead_lettered`."""
+
+    ticks: int = 0
+    """Trades read; a record that cannot be decoded is one."""
+    accepted: int = 0
+    duplicates: int = 0
+    dropped: int = 0
+    dead_lettered: int = 0
+    late: int = 0
+    """Late ticks, whatever became of them; part of the four above."""
+    skipped: int = 0
+    """Trades that were applied before a restart already; not part of `ticks`."""
+    ignored: int = 0
+    """Records without a trade: heartbeats, acknowledgements."""
+
+
+@dataclass(slots=True)
+class Output:
+    """What a sequence of records led to."""
+
+    bars: list[Bar] = field(default_factory=list)
+    """One a window that closed or was revised, in order of their ends."""
+    dead: list[tuple[Record, DeadLetter]] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)

@@ -1,0 +1,123 @@
+"""A batch of records and the ledger of batches in flight: what may be committed, and no more."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from faust.types import TP
+
+
+class Record(Protocol):
+    """What a consumed record offers; aiokafka's ``ConsumerRecord`` fits."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Batch:
+    """The records of one partition that came with one fetch, in offset order.
+
+    Its offsets become committable when `ack` was called on it and on every batch
+    delivered before it. A batch that is never acknowledged is never committed, and
+    neither is anything after it: whoever takes batches must acknowledge each of them.
+    """
+
+    __slots__ = ("_ledger", "acked", "records", "tp")
+
+    def __init__(self, tp: TP, records: Sequence[Any], ledger: Ledger) -> None:
+        self.tp = tp
+        self.records = records
+        self.acked = False
+        self._ledger = ledger
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.tp.topic}[{self.tp.partition}]@{self.first_offset}..{self.last_offset}>"
+
+    @property
+    def first_offset(self) -> int:
+        return int(self.records[0].offset)
+
+    @property
+    def last_offset(self) -> int:
+        return int(self.records[-1].offset)
+
+    def ack(self) -> None:
+        """Say that everything this batch led to is durable. Idempotent."""
+        if not self.acked:
+            self.acked = True
+            self._ledger.on_ack(self.tp)
+
+
+class Ledger:
+    """The batches in flight of every partition, oldest first.
+
+    Batches are known by identity, not by offset: after a seek the ledger forgets them, so a
+    late `Batch.ack` of a batch that was fetched before the seek cannot vouch for its successor.
+    """
+
+    def __init__(self, max_in_flight: int = 4) -> None:
+        self.max_in_flight = max_in_flight
+        self.on_room: Any = None  # called without arguments when a full partition has room again
+        self._in_flight: dict[TP, deque[Batch]] = {}
+        self._committable: dict[TP, int] = {}
+        self._last_delivered: dict[TP, int] = {}
+
+    def deliver(self, tp: TP, records: Sequence[Any]) -> Batch:
+        """Enter a batch that is about to be handed to a stream."""
+        batch = Batch(tp, records, self)
+        self._in_flight.setdefault(tp, deque()).append(batch)
+        self._last_delivered[tp] = batch.last_offset
+        return batch
+
+    def on_ack(self, tp: TP) -> None:
+        """Advance past the acknowledged head of a partition."""
+        queue = self._in_flight.get(tp)
+        if not queue:
+            return
+        was_full = len(queue) >= self.max_in_flight
+        while queue and queue[0].acked:
+            self._committable[tp] = queue.popleft().last_offset + 1
+        if was_full and len(queue) < self.max_in_flight and self.on_room is not None:
+            self.on_room()
+
+    def has_room(self, tp: TP) -> bool:
+        """Whether another batch of this partition may be fetched. Safe from another thread."""
+        queue = self._in_flight.get(tp)
+        return queue is None or len(queue) < self.max_in_flight
+
+    def in_flight(self, tp: TP) -> int:
+        """The number of batches delivered and not yet acknowledged (or behind one that is not)."""
+        return len(self._in_flight.get(tp, ()))
+
+    def idle(self) -> bool:
+        """Whether nothing at all is in flight."""
+        return not any(self._in_flight.values())
+
+    def last_delivered(self, tp: TP) -> int | None:
+        """The offset of the last record delivered since the partition was assigned or sought."""
+        return self._last_delivered.get(tp)
+
+    def committable(self, tp: TP) -> int | None:
+        """The offset to commit: one past the last record of the acknowledged prefix."""
+        return self._committable.get(tp)
+
+    def partitions(self) -> list[TP]:
+        """The partitions for which something may be committed."""
+        return list(self._committable)
+
+    def forget(self, tps: Iterable[TP]) -> None:
+        """Drop all that is known of these partitions: they were sought or revoked."""
+        for tp in tps:
+            self._in_flight.pop(tp, None)
+            self._committable.pop(tp, None)
+            self._last_delivered.pop(tp, None)

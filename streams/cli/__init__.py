@@ -1,0 +1,84 @@
+"""The command line: one command a module, imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from schemas.errors import TidegateError
+from schemas.version import __version__
+
+COMMANDS = {
+    "run": "files in, bars out: the whole loop in one process",
+    "demo": "a simulated feed, live in the terminal",
+    "worker": "a worker process against a real broker",
+    "replay": "files into a ticks topic",
+    "feed": "a simulated feed into a ticks topic",
+    "bars": "what the store holds",
+    "topics": "compare the broker's topics with the plan, and apply it",
+    "schema": "the JSON Schema of a message",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"streams.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="tidegate")
+def cli() -> None:
+    """Ticks in, exact bars out, and a slow database that costs latency but never data.
+
+    \b
+    Examples:
+      tidegate demo --slow-store
+      tidegate run trades.csv.gz --bars 1s,1m
+      tidegate run trades.jsonl.gz --feed binance --venue BINANCE --json
+      tidegate bars --store duckdb:tidegate.duckdb --type 1m
+      tidegate worker --roles bars,store --config tidegate.toml
+    """
+
+
+def main(roles: Callable[[], Any]) -> None:
+    """Run a command; `roles` gives the module that composes the agents, for the commands that need it.
+
+    Exits with 0, with 1 where something failed (one line says what, a second what to do), with 2
+    for a wrong command line, with 130 when interrupted.
+    """
+    try:
+        cli(obj=roles, standalone_mode=False)
+    except click.UsageError as exc:
+        exc.show()
+        sys.exit(2)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(1)
+    except click.exceptions.Exit as exc:
+        sys.exit(exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("tidegate: interrupted", err=True)
+        sys.exit(130)
+    except TidegateError as exc:
+        click.echo(f"tidegate: {exc}", err=True)
+        if exc.hint:
+            click.echo(f"  hint: {exc.hint}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has enough; without this Python complains at exit.
+        sys.stderr.close()
+        sys.exit(0)

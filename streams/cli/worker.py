@@ -1,0 +1,40 @@
+"""``tidegate worker``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streams import logs
+from streams.cli.options import broker_option, config_option, store_option
+from streams.runtime import serve
+from streams.settings import load_settings
+
+
+@click.command("worker")
+@click.option("--roles", metavar="ROLES", help="bars, store or both, separated by a comma.  [default: bars,store]")
+@config_option
+@broker_option
+@store_option
+@click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@click.pass_obj
+def command(
+    roles_module: Any, roles: str | None, config: Path | None, broker: str | None, store: str | None, log_level: str
+) -> None:
+    """Run a worker process against a real broker; several of them share the work.
+
+    Settings come from flags, then TIDEGATE_* variables, then the file (tidegate.toml where it is).
+    SIGTERM drains what was taken, commits, and leaves.
+
+    \b
+    Examples:
+      tidegate worker
+      tidegate worker --roles bars --broker kafka-1:9092,kafka-2:9092
+      TIDEGATE_STORE=postgresql://tidegate@db/market tidegate worker --roles store
+    """
+    logs.configure(log_level)
+    settings = load_settings(config, roles=roles, broker=broker, store=store)
+    asyncio.run(serve(roles_module().compose(settings)))

@@ -1,0 +1,1 @@
+"""Backpressure: pressure of a queue → policy → valve."""

@@ -1,0 +1,116 @@
+"""Acting on feedback: from events on the feedback topic to the valve, with every change said once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from schemas.errors import BadRecord
+from schemas.feedback import Level, decode_feedback
+from schemas.rate import RateAdjustment, encode_rate
+from streams.batch import Batch
+from streams.flow.controller import Decision, RateController
+from streams.flow.valve import Valve
+from streams.producer import BarrierProducer
+
+log = structlog.get_logger(__name__)
+
+
+class Throttle:
+    """Turns feedback into scales on the valve, and publishes what it decided.
+
+    Contract: only partitions this worker owns are touched. Garbage on the feedback topic is logged
+    and changes nothing. `refresh` must be called regularly: it is what ends a pause whose store has
+    gone silent, and what brings a newly owned partition under its store's last word.
+    """
+
+    def __init__(
+        self,
+        valve: Valve,
+        controller: RateController,
+        producer: BarrierProducer,
+        topic: str,
+        provider: str,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.pauses = 0
+        self.owned: frozenset[int] = frozenset()
+        self._valve = valve
+        self._controller = controller
+        self._producer = producer
+        self._topic = topic
+        self._provider = provider
+        self._clock = clock
+        self._since: dict[int, float] = {}
+
+    async def take(self, batch: Batch) -> None:
+        """Take the feedback of one batch."""
+        now = self._clock()
+        for record in batch.records:
+            try:
+                feedback = decode_feedback(record.value)
+                if feedback.partition != record.partition:
+                    raise BadRecord(f"it speaks of partition {feedback.partition}")
+            except BadRecord as exc:
+                where = f"{record.topic}[{record.partition}]@{record.offset}"
+                log.warning("feedback.unreadable", where=where, error=str(exc), hint="who else writes to this topic?")
+                continue
+            self._controller.observe(feedback, now)
+        batch.ack()
+        await self._apply(self._controller.decide(batch.tp.partition, now))
+
+    async def refresh(self) -> None:
+        """Decide again for all owned partitions, now."""
+        now = self._clock()
+        for feedback in self._controller.expired(now):
+            log.warning(
+                "feedback.silent",
+                coordinator=feedback.coordinator_id,
+                partition=feedback.partition,
+                last_level=feedback.level.value,
+                for_s=round(now - feedback.ts, 1),
+                hint="its store worker has stopped, lost the partition, or cannot reach the broker",
+            )
+        for partition in self.owned:
+            await self._apply(self._controller.decide(partition, now))
+
+    def own(self, partitions: Iterable[int]) -> None:
+        """Take note of the partitions this worker owns now; others are released."""
+        gone = self.owned - (owned := frozenset(partitions))
+        self.owned = owned
+        for partition in gone:
+            self._valve.release(partition)
+            self._controller.forget(partition)
+            self._since.pop(partition, None)
+
+    async def _apply(self, decision: Decision) -> None:
+        partition = decision.partition
+        if partition not in self.owned or not self._valve.set(partition, decision.scale):
+            return
+        now = self._clock()
+        since = self._since.pop(partition, None)
+        if decision.scale == 0:
+            self.pauses += 1
+        if decision.scale < 1:
+            self._since[partition] = now
+        log.info(
+            "partition.paused" if decision.scale == 0 else
+            "partition.slowed" if decision.scale < 1 else "partition.resumed",
+            partition=partition,
+            scale=decision.scale,
+            reason=decision.reason.value if decision.coordinator_id or decision.reason is not Level.ok else "silent",
+            coordinator=decision.coordinator_id,
+            after_s=round(now - since, 2) if since is not None else None,
+        )
+        adjustment = RateAdjustment(
+            provider=self._provider,
+            scale=decision.scale,
+            reason=decision.reason,
+            ts=now,
+            partition=partition,
+            coordinator_id=decision.coordinator_id,
+        )
+        await self._producer.send(self._topic, encode_rate(adjustment), key=str(partition).encode(), partition=partition)

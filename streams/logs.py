@@ -1,0 +1,50 @@
+"""Structured logs on standard error: readable on a terminal, JSON lines when piped."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import stamina.instrumentation
+import structlog
+
+#: What the libraries below say at INFO is about themselves, not about the user's data.
+_LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "kafka")
+
+
+def configure(level: str = "INFO", *, json: bool | None = None) -> None:
+    """Set up structlog and the standard library's logging. `json` None: by whether stderr is a terminal."""
+    as_json = not sys.stderr.isatty() if json is None else json
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(pad_event_to=22)
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for library in _LIBRARIES:
+        logging.getLogger(library).setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
+    # The store writer says itself that it tries again, and with what in the queue.
+    stamina.instrumentation.set_on_retry_hooks([])

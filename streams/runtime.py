@@ -1,0 +1,63 @@
+"""Running Faust apps in a process of our own: signals, a clean end, one clear error."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from schemas.errors import BrokerError
+from streams.app import App
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def running(*apps: App) -> AsyncIterator[None]:
+    """Start the apps; stop them in the same order, which drains them."""
+    try:
+        await asyncio.gather(*(app.start() for app in apps))
+        yield
+    finally:
+        for app in apps:
+            if app.crashed:  # Faust has stopped its parts, and complains if they are stopped again
+                await app.clean_up()
+            else:
+                await app.stop()
+
+
+async def crashed(*apps: App) -> BaseException:
+    """Wait until one of the apps has crashed; gives its reason."""
+    while True:
+        for app in apps:
+            if app.crashed:
+                return _explained(app.crash_reason or RuntimeError(f"{app.conf.id} crashed"))
+        await asyncio.sleep(0.1)
+
+
+def _explained(exc: BaseException) -> BaseException:
+    if isinstance(exc, KafkaError):
+        return BrokerError(f"the broker or its client gave up: {exc}", hint="see the log above for what preceded it")
+    return exc
+
+
+async def serve(app: App) -> None:
+    """Run until SIGTERM or SIGINT; raises the reason if the app crashes."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    async with running(app):
+        log.info("worker.started", app=app.conf.id)
+        stopping = asyncio.ensure_future(stop.wait())
+        crash = asyncio.ensure_future(crashed(app))
+        await asyncio.wait([stopping, crash], return_when=asyncio.FIRST_COMPLETED)
+        if crash.done():
+            raise crash.result()
+        crash.cancel()
+        log.info("worker.leaving", app=app.conf.id)
+    log.info("worker.left", app=app.conf.id)

@@ -1,0 +1,160 @@
+"""What a worker is told: flags above ``TIDEGATE_*`` variables above ``tidegate.toml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from schemas.codecs import FEEDS
+from schemas.errors import ConfigError
+from streams.bars.types import BarSpec, BarType, Late
+from streams.durations import DurationNs, DurationNsOrOff
+from streams.flow.pressure import Thresholds
+
+Role = Literal["bars", "store"]
+ROLES: tuple[Role, ...] = ("bars", "store")
+
+
+class TickTopic(BaseModel):
+    """A topic of ticks: what is on it and which bars come out of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    topic: str = "md.ticks.v1"
+    feed: str = Field("tidegate", description=f"the shape of its messages: {', '.join(FEEDS)}")
+    venue: str = Field("", description="the venue of its instruments, where the messages name none")
+    bars: tuple[str, ...] = Field(("1s", "1m"), description="bar types: Ns, Nm, Nh or Nd")
+    grace: DurationNs = Field(2 * 10**9, ge=0, description="how much later than others a tick may come")
+    late: Late = Field(Late.REVISE, description="what becomes of a later one: revise, dead-letter or drop")
+    retain: DurationNs = Field(300 * 10**9, ge=0, description="how long a closed bar can be revised")
+    dedupe: DurationNsOrOff = Field(300 * 10**9, description="how long a trade id is remembered, or off")
+    max_future: DurationNs = Field(10 * 10**9, ge=0, description="how far a tick may be ahead of its receipt")
+    idle: DurationNs = Field(5 * 10**9, gt=0, description="publish a quiet instrument's bars after this")
+    source: str = Field("", description="what bars name as their source, where it is not the topic")
+
+    @model_validator(mode="after")
+    def _check(self) -> TickTopic:
+        if self.feed not in FEEDS:
+            raise ValueError(f"feed {self.feed!r} is not known: one of {', '.join(FEEDS)}")
+        _ = self.spec
+        return self
+
+    @property
+    def spec(self) -> BarSpec:
+        """The same, as the bar engine takes it."""
+        return BarSpec(
+            bar_types=tuple(BarType.parse(name) for name in self.bars),
+            grace_ns=self.grace,
+            late=self.late,
+            retain_ns=self.retain,
+            dedupe_ns=self.dedupe,
+            max_future_ns=self.max_future,
+            idle_ns=self.idle,
+        )
+
+
+class Settings(BaseSettings):
+    """All settings of a worker."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", extra="forbid", frozen=True)
+
+    broker: str = Field("127.0.0.1:9092", description="bootstrap servers, HOST:PORT[,HOST:PORT...]")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+
+    group: str = Field("tidegate", description="consumer groups are GROUP-bars and GROUP-store")
+    topic_prefix: str = Field("md.", description="what the names of Tidegate's own topics begin with")
+    ticks: tuple[TickTopic, ...] = (TickTopic(),)
+    roles: Annotated[tuple[Role, ...], NoDecode] = ROLES
+
+    store: SecretStr = SecretStr("duckdb:tidegate.duckdb")
+    queue_capacity: int = Field(20_000, gt=0, description="bars that may wait for the store")
+    write_batch: int = Field(5_000, gt=0, description="bars written to the store in one transaction")
+    write_linger: DurationNs = Field(50 * 10**6, ge=0, description="how long a small batch waits for more")
+    soft: float = 0.5
+    hard: float = 0.8
+    hysteresis: float = 0.1
+    heartbeat: DurationNs = Field(10**9, gt=0, description="how often feedback is repeated")
+    feedback_ttl: DurationNs = Field(10 * 10**9, gt=0, description="after this a silent store counts no more")
+    checkpoint: DurationNs = Field(200 * 10**6, gt=0, description="how often offsets become committable")
+    session_timeout: DurationNs = Field(30 * 10**9, gt=0)
+    drain_timeout: DurationNs = Field(20 * 10**9, gt=0, description="how long a stop may take to drain")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_roles(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("roles"), str):
+            data = {**data, "roles": tuple(r.strip() for r in data["roles"].split(",") if r.strip())}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if not self.ticks:
+            raise ValueError("ticks: name at least one tick topic")
+        if not self.roles:
+            raise ValueError(f"roles: name at least one of {', '.join(ROLES)}")
+        names = [t.topic for t in self.ticks]
+        if len(set(names)) != len(names):
+            raise ValueError("ticks: a topic is named twice")
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
+        _ = self.thresholds
+        return self
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Where the store's queue is soft and hard."""
+        return Thresholds(self.soft, self.hard, self.hysteresis)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file)
+
+
+_config_file: Path | None = None
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Settings from flags (those that are not None), the environment and the file, in this order.
+
+    Without `config`, ``tidegate.toml`` in the working directory is read where it exists. Raises
+    `ConfigError` naming the file, the field and what is wrong; never a value that may be secret.
+    """
+    global _config_file  # pydantic-settings takes the file from the class, not from the call
+    _config_file = config or (Path("tidegate.toml") if Path("tidegate.toml").exists() else None)
+    if config is not None and not config.is_file():
+        raise ConfigError(f"{config}: no such file", hint="--config names a TOML file; see README.md")
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as exc:
+        problems = "; ".join(_describe(error) for error in exc.errors())
+        raise ConfigError(f"{_config_file or 'settings'}: {problems}") from None
+    except ValueError as exc:  # TOML that does not parse, JSON in a variable that does not
+        raise ConfigError(f"{_config_file or 'settings'}: {exc}") from None
+
+
+def _describe(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

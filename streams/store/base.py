@@ -1,0 +1,112 @@
+"""What a store is, whatever database is behind it.
+
+    store = open_store("duckdb:bars.duckdb")
+    await store.open()
+    result = await store.write(bars)
+    async for some in store.read(BarQuery(symbol="BTCUSDT", type="1m")): ...
+    await store.close()
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.bar import Bar
+from schemas.errors import ConfigError
+
+SCHEMES = "duckdb:PATH, postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of the bars of one `write`: written + stale + len(conflicts) is their number."""
+
+    written: int
+    """Rows that are new or that changed."""
+    stale: int
+    """The store, or the same batch, held as new a version or a newer one."""
+    conflicts: list[Bar]
+    """Not written: the row's ticks came from another partition. The very objects that were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarQuery:
+    """Which bars to read; what is None does not restrict."""
+
+    symbol: str | None = None
+    type: str | None = None
+    start_ns: int | None = None
+    """The first start of a bar, inclusive."""
+    end_ns: int | None = None
+    """The last start of a bar, exclusive."""
+    venue: str | None = None
+    """The empty string means bars without a venue."""
+    final: bool | None = None
+    newest: int | None = None
+    """Only the newest so many by start; their order remains ascending."""
+
+
+class Store(Protocol):
+    """Keeps the newest version of every bar, in a table `bars`.
+
+    Contract: the key is (instrument, type, start_ns), and of two versions the one with the higher
+    (last_offset, revision, final) stays, so that writing anything again changes nothing. A row keeps its
+    source: a version from another source_topic[source_partition] is a conflict and is not written. `write` is
+    one transaction, all or nothing, and gives the result of writing its bars one after the other.
+
+    Errors are StoreError; where `retriable` is true the same call may succeed later, also when a commit was cut
+    off and nobody knows its outcome. `open` and `write` connect anew after an error. BadBar names one bar, and
+    the same batch without it may be written. Numbers are exact, and read back as plain as they were written.
+    """
+
+    name: str
+    """The URL, without its password."""
+
+    async def open(self) -> None:
+        """Connect, make the table where there is none, and check that it can be written; may be repeated."""
+
+    async def write(self, bars: Sequence[Bar]) -> WriteResult:
+        """Write the bars in one transaction."""
+
+    def read(self, query: BarQuery) -> AsyncIterator[list[Bar]]:
+        """The bars of one moment, in order of (symbol, type, start_ns, instrument), some at a time."""
+
+    async def close(self) -> None:
+        """Disconnect; may be repeated."""
+
+
+def open_store(url: str, *, read_only: bool = False) -> Store:
+    """The store behind a URL, not connected yet; `read_only` makes nothing that is not there.
+
+    `duckdb:PATH` (also `duckdb:///absolute/path` and `duckdb::memory:`), `postgresql://...` or `postgres://...`
+    with what asyncpg reads, such as `?sslmode=require` or `?search_path=SCHEMA`. Raises ConfigError for others.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme == "duckdb":
+        from streams.store.duck import DuckStore
+
+        return DuckStore(_duckdb_path(rest), read_only=read_only)
+    if scheme in ("postgresql", "postgres") and rest.startswith("//"):
+        from streams.store.postgres import PostgresStore
+
+        return PostgresStore(url, read_only=read_only)
+    raise ConfigError(f"no store is known for {redact(url)!r}", hint=f"use one of: {SCHEMES}")
+
+
+def redact(url: str) -> str:
+    """The URL for people: its password, wherever it stands, is `***`."""
+    url = re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"(?i)\b((?:ssl)?password|passwd|pwd)=[^&\s]*", r"\1=***", url)
+
+
+def _duckdb_path(rest: str) -> str:
+    path = rest.removeprefix("//") if rest.startswith("///") else rest
+    if not path or path.startswith("//"):
+        raise ConfigError(
+            f"{'duckdb:' + rest!r} names no file",
+            hint="write duckdb:PATH, duckdb:///absolute/path or duckdb::memory:",
+        )
+    return path

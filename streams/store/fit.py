@@ -1,0 +1,84 @@
+"""Whether a bar fits the table, and which one does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from schemas.bar import Bar, bar_key
+from schemas.errors import BadBar
+from schemas.fixed import shorten
+from streams.store.table import PRICES, SUMS
+
+PRICE_DIGITS = (20, 18)
+"""Integer and fraction digits of DECIMAL(38, 18)."""
+SUM_DIGITS = (60, 36)
+"""As on the bars topic."""
+
+
+def _number(whole: int, fraction: int) -> str:
+    """A number in plain notation: no exponent, no zeros that say nothing, no -0."""
+    tail = rf"\.[0-9]{{0,{fraction - 1}}}[1-9]"
+    return rf"(?:0|-?(?:[1-9][0-9]{{0,{whole - 1}}}(?:{tail})?|0{tail}))"
+
+
+_PRICE, _SUM = _number(*PRICE_DIGITS), _number(*SUM_DIGITS)
+_all_plain = re.compile(rf"(?:{_PRICE} ){{4}}(?:{_PRICE}|None)(?: {_SUM}){{4}}").fullmatch
+_is_price, _is_sum = re.compile(_PRICE).fullmatch, re.compile(_SUM).fullmatch
+_readable = re.compile(r"(-?)0*([0-9]+)(?:\.([0-9]*))?", re.ASCII).fullmatch
+
+
+def fitted(bars: Sequence[Bar]) -> list[Bar]:
+    """The bars with their numbers in plain notation; raises BadBar for one that a database would alter."""
+    return [
+        bar
+        if _all_plain(
+            f"{bar.open} {bar.high} {bar.low} {bar.close} {bar.vwap} "
+            f"{bar.volume} {bar.turnover} {bar.buy_volume} {bar.sell_volume}"
+        )
+        else _fit(bar)
+        for bar in bars
+    ]
+
+
+def bad_bar(bar: Bar, what: str) -> BadBar:
+    """The error that names the bar."""
+    source = f"{bar.source_topic}[{bar.source_partition}]@{bar.last_offset}"
+    key = bar_key(bar).decode(errors="backslashreplace")
+    return BadBar(f"bar {shorten(key, 200)} of {source}: {what}", bar=bar)
+
+
+async def first_refused(bars: Sequence[Bar], refuses: Callable[[Sequence[Bar]], Awaitable[bool]]) -> Bar:
+    """A bar that the database refuses by itself, of several of which it refuses one; `refuses` only tries."""
+    while len(bars) > 1:
+        half = len(bars) // 2
+        bars = bars[:half] if await refuses(bars[:half]) else bars[half:]
+    return bars[0]
+
+
+def _fit(bar: Bar) -> Bar:
+    changed = {}
+    for names, fits, (whole, fraction) in ((PRICES, _is_price, PRICE_DIGITS), (SUMS, _is_sum, SUM_DIGITS)):
+        for name in names:
+            text = getattr(bar, name)
+            if text is None and name == "vwap":
+                continue
+            plain = _plain(text)
+            if plain is None:
+                raise bad_bar(bar, f"{name} {shorten(str(text))} is not a decimal number")
+            if not fits(plain):
+                limits = f"{whole} integer and {fraction} fraction digits"
+                raise bad_bar(bar, f"{name} {shorten(text)} does not fit {limits}")
+            changed[name] = plain
+    return msgspec.structs.replace(bar, **changed)
+
+
+def _plain(text: str) -> str | None:
+    match = _readable(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    sign, whole, fraction = match.groups("")
+    number = f"{whole}.{fraction}".rstrip("0").rstrip(".")
+    return number if number == "0" else sign + number

@@ -1,0 +1,83 @@
+"""Brokers and databases for tests, and a summary that says which of them the run really met.
+
+Where a tier cannot run, its tests skip and say why; with ``TIDEGATE_REQUIRE_KAFKA=1`` they fail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from support import tiers
+from support.kafka import Kafka, TestTopics, running_kafka, running_mortal_kafka
+from support.postgres import Postgres, running_postgres
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap address of the Apache Kafka that the run's tests share."""
+    if given := os.environ.get("TIDEGATE_TEST_KAFKA"):
+        tiers.KAFKA.server = f"Apache Kafka at {given}"
+        yield given
+        return
+    with tiers.KAFKA.started(running_kafka) as broker:
+        tiers.KAFKA.server = f"Apache Kafka {broker.version} (container, {broker.image})"
+        yield broker.address
+
+
+@pytest.fixture
+def own_kafka() -> Iterator[Kafka]:
+    """An Apache Kafka of the test's own, to be killed and started again. Needs Docker."""
+    with tiers.KAFKA.started(running_mortal_kafka) as broker:
+        yield broker
+
+
+@pytest.fixture
+def topics(kafka: str) -> TestTopics:
+    """Creates topics on the shared Kafka under a prefix that only this test has."""
+    return TestTopics(kafka)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """DSN of the PostgreSQL that the run's tests share."""
+    if given := os.environ.get("TIDEGATE_TEST_POSTGRES"):
+        tiers.POSTGRES.server = "PostgreSQL at TIDEGATE_TEST_POSTGRES"
+        yield given
+        return
+    with tiers.POSTGRES.started(running_postgres) as server:
+        tiers.POSTGRES.server = f"PostgreSQL {server.version} (container, {server.image})"
+        yield server.dsn
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of the test's own, to be killed and started again. Needs Docker."""
+    with tiers.POSTGRES.started(running_postgres) as server:
+        yield server
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for tier in tiers.ALL:
+            tier.claim(item)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        for tier in tiers.ALL:
+            tier.items.discard(item.nodeid)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for tier in tiers.ALL:
+        tier.count(report)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("tiers")
+    for tier in tiers.ALL:
+        terminalreporter.line(tier.summary())

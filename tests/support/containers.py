@@ -1,0 +1,93 @@
+"""Whether a Docker engine answers, and containers with a port that stays theirs."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable
+
+# testcontainers reads them when imported: published ports are reached on loopback, never on a bridge address.
+os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+
+import docker
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+HOST = "127.0.0.1"
+
+
+@functools.cache
+def why_no_docker() -> str | None:
+    """The reason why containers cannot be started here, or None."""
+    with warnings.catch_warnings():
+        # The client leaves its socket open when nobody listens.
+        warnings.simplefilter("ignore", ResourceWarning)
+        answers = _engine_answers()
+        gc.collect()
+    return None if answers else "no Docker engine answers"
+
+
+def _engine_answers() -> bool:
+    try:
+        docker.from_env(timeout=5).close()  # asks the engine for its version
+    except docker.errors.DockerException:
+        return False
+    return True
+
+
+@functools.cache
+def forgo_ryuk_where_it_cannot_be_had() -> None:
+    """Run without the container that cleans up after a killed test run where no registry has its image."""
+    if testcontainers_config.ryuk_disabled:
+        return
+    client = docker.from_env()
+    try:
+        if not client.images.list(name=testcontainers_config.ryuk_image):
+            client.images.pull(testcontainers_config.ryuk_image)
+    except docker.errors.APIError:
+        testcontainers_config.ryuk_disabled = True
+    finally:
+        client.close()
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])
+
+
+class PinnedPortContainer(DockerContainer):
+    """A container that publishes `port` on a fixed loopback port, which outlives a restart.
+
+    A port that Docker picks is picked again at every start: clients of a restarted server would lose it.
+    """
+
+    def __init__(self, image: str, port: int | None = None, memory: str = "2g") -> None:
+        forgo_ryuk_where_it_cannot_be_had()
+        super().__init__(image)
+        self.host_port = free_port()
+        self.ports[str(port or self.host_port)] = (HOST, self.host_port)
+        self.with_kwargs(mem_limit=memory)
+
+    @property
+    def address(self) -> str:
+        """Where clients find it, as HOST:PORT."""
+        return f"{HOST}:{self.host_port}"
+
+    def wait_until(self, ready: Callable[[], bool], deadline_s: float) -> None:
+        """Poll `ready`; a container that exits or misses the deadline fails with its last log lines."""
+        container = self.get_wrapped_container()
+        end = time.monotonic() + deadline_s
+        while not ready():
+            container.reload()
+            if container.status == "exited" or time.monotonic() > end:
+                log = container.logs(tail=40).decode(errors="replace")
+                state = f"{container.status}, not ready within {deadline_s} s"
+                raise RuntimeError(f"{self.image} is {state}:\n{log}")
+            time.sleep(0.1)

@@ -1,0 +1,130 @@
+"""Apache Kafka in a container, and topics of a test's own on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from support.containers import PinnedPortContainer
+
+IMAGE = os.environ.get("TIDEGATE_KAFKA_IMAGE", "apache/kafka:4.4.0")
+
+# What one node needs to be a whole cluster, and what makes tests wait less.
+SETTINGS = {
+    "KAFKA_NODE_ID": "1",
+    "KAFKA_PROCESS_ROLES": "broker,controller",
+    "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+    "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+    "KAFKA_INTER_BROKER_LISTENER_NAME": "EXTERNAL",
+    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "EXTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "KAFKA_LOG_DIRS": "/var/lib/kafka/data",
+    "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+    "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "4",
+    "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+    "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+    "KAFKA_LOG_RETENTION_HOURS": "168",
+    "KAFKA_HEAP_OPTS": "-Xms512m -Xmx1g",
+}
+
+
+class Kafka(PinnedPortContainer):
+    """One KRaft node that tests may stop, kill and start again; its log and its port survive that."""
+
+    def __init__(self, image: str = IMAGE, **settings: str) -> None:
+        super().__init__(image)
+        self.with_envs(
+            **SETTINGS,
+            KAFKA_LISTENERS=f"EXTERNAL://0.0.0.0:{self.host_port},CONTROLLER://localhost:9093",
+            KAFKA_ADVERTISED_LISTENERS=f"EXTERNAL://{self.address}",
+        )
+        self.with_envs(**settings)
+
+    @property
+    def version(self) -> str:
+        """The version that the broker logged."""
+        logged = re.findall(r"Kafka version: (\S+)", self.get_logs()[0].decode(errors="replace"))
+        return logged[-1] if logged else "of unknown version"
+
+    def wait_ready(self, deadline_s: float = 60) -> None:
+        """Return once the broker answers a client."""
+        self.wait_until(lambda: answers(self.address), deadline_s)
+
+    def kill(self) -> None:
+        """Stop the broker as a power cut would."""
+        self.get_wrapped_container().kill()
+
+    def halt(self) -> None:
+        """Stop the broker in order."""
+        self.get_wrapped_container().stop(timeout=30)
+
+    def resume(self) -> None:
+        """Start a stopped broker on the log that it left."""
+        self.get_wrapped_container().start()
+        self.wait_ready()
+
+
+@contextmanager
+def running_kafka(**settings: str) -> Iterator[Kafka]:
+    """A broker of one's own, removed afterwards."""
+    with Kafka(**settings) as broker:
+        broker.wait_ready()
+        yield broker
+
+
+def running_mortal_kafka() -> AbstractContextManager[Kafka]:
+    """A broker to be killed: it does not wait 9 s for its own old session to end when it comes back."""
+    return running_kafka(KAFKA_BROKER_SESSION_TIMEOUT_MS="3000", KAFKA_BROKER_HEARTBEAT_INTERVAL_MS="500")
+
+
+def answers(bootstrap: str, timeout_s: float = 2) -> bool:
+    """Whether a broker gives its metadata to a client."""
+    try:
+        return bool(_admin(bootstrap).list_topics(timeout=timeout_s).brokers)
+    except KafkaException:
+        return False
+
+
+class TestTopics:
+    """Topics under a prefix that no other test has. They are left behind: the broker goes, or is yours."""
+
+    __test__ = False
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self.prefix = f"t{uuid.uuid4().hex[:10]}."
+        self.admin = _admin(bootstrap)
+
+    def __call__(self, name: str = "ticks.v1", partitions: int = 4, **config: str | int) -> str:
+        """Create a topic and return its full name once every partition has a leader.
+
+        Settings are spelled with underscores: ``retention_ms=1000``.
+        """
+        topic = self.prefix + name
+        settings = {key.replace("_", "."): str(value) for key, value in config.items()}
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=settings)
+        self.admin.create_topics([new], operation_timeout=30)[topic].result(30)
+        end = time.monotonic() + 30
+        while not self._led(topic, partitions):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{topic}: not every partition has a leader after 30 s")
+            time.sleep(0.02)
+        return topic
+
+    def _led(self, topic: str, partitions: int) -> bool:
+        seen = self.admin.list_topics(topic, timeout=10).topics[topic].partitions
+        return len(seen) == partitions and all(p.leader >= 0 for p in seen.values())
+
+
+def _admin(bootstrap: str) -> AdminClient:
+    # Silent: a broker that is not there yet is no news while waiting for it.
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "socket.timeout.ms": 10_000})

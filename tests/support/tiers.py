@@ -1,0 +1,98 @@
+"""What a test needs besides this process, and whether the run had it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeVar
+
+import pytest
+from docker.errors import APIError
+
+from support.containers import why_no_docker
+
+Server = TypeVar("Server")
+
+REQUIRED = os.environ.get("TIDEGATE_REQUIRE_KAFKA") == "1"
+
+
+@dataclass(slots=True)
+class Tier:
+    """One kind of server that tests meet, and what became of its tests."""
+
+    name: str
+    fixtures: frozenset[str]
+    marker: str | None = None
+    given_by: str = ""  # the variable that names a server which runs already
+    server: str = ""
+    missing: str = ""
+    ran: int = 0
+    skipped: int = 0
+    items: set[str] = field(default_factory=set)
+
+    def claim(self, item: pytest.Item) -> None:
+        """Take the item in if it needs this tier, and mark it so."""
+        marked = self.marker is not None and item.get_closest_marker(self.marker) is not None
+        if marked or self.fixtures & set(getattr(item, "fixturenames", ())):
+            self.items.add(item.nodeid)
+            if self.marker is not None and not marked:
+                item.add_marker(self.marker)
+
+    def count(self, report: pytest.TestReport) -> None:
+        """Count a test of this tier by how it ended."""
+        if report.nodeid not in self.items:
+            return
+        if report.skipped:
+            self.skipped += 1
+        elif report.when == "call":
+            self.ran += 1
+
+    @contextmanager
+    def started(self, run: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
+        """A server in a container; where none can be made, the tier is absent."""
+        if reason := why_no_docker():
+            self.absent(reason)
+        with ExitStack() as stack:
+            try:
+                server = stack.enter_context(run())
+            except APIError as exc:
+                self.absent(f"no container can be made: {exc.explanation}")
+            yield server
+
+    def absent(self, reason: str) -> NoReturn:
+        """Skip the test that needs this tier, or fail it where the tier is required."""
+        self.missing = reason
+        message = f"{self.name} tier did not run: {reason}"
+        if os.environ.get(self.given_by):
+            pytest.skip(f"{reason}, and the test would kill the server that {self.given_by} names")
+        if REQUIRED:
+            pytest.fail(f"{message} (and TIDEGATE_REQUIRE_KAFKA=1 forbids to skip it)", pytrace=False)
+        pytest.skip(message)
+
+    def summary(self) -> str:
+        """One line for the person who reads the end of the run."""
+        if not self.items:
+            return f"{self.name}: no test of it was selected"
+        if self.missing and not self.ran:
+            cure = f"install Docker or set {self.given_by}"
+            return f"{self.name}: DID NOT RUN, {len(self.items)} test(s): {self.missing}; {cure}"
+        skipped = f", skipped {self.skipped}" if self.skipped else ""
+        return f"{self.server or self.name}: ran {self.ran} test(s){skipped}"
+
+
+EMBEDDED = Tier("embedded broker", frozenset({"embedded"}))
+KAFKA = Tier(
+    "Apache Kafka",
+    frozenset({"kafka", "own_kafka", "topics"}),
+    marker="kafka",
+    given_by="TIDEGATE_TEST_KAFKA",
+)
+POSTGRES = Tier(
+    "PostgreSQL",
+    frozenset({"postgres", "own_postgres"}),
+    marker="postgres",
+    given_by="TIDEGATE_TEST_POSTGRES",
+)
+ALL = (EMBEDDED, KAFKA, POSTGRES)
