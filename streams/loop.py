@@ -66,6 +66,14 @@ class Loop:
         self._sent[partition] += 1
         self.published += 1
 
+    def lag(self) -> list[int]:
+        """Records published and not yet applied, by partition."""
+        applied = self.bars.pipeline.applied_records
+        return [
+            sent - sum(count for tp, count in applied.items() if tp.partition == partition)
+            for partition, sent in enumerate(self._sent)
+        ]
+
     @property
     def applied(self) -> int:
         """Records that have been applied to the bar engines."""

@@ -14,8 +14,8 @@ _ROOM = 32
 class Memory(Generic[K, V]):
     """A dict in order of insertion that forgets in bulk, so at a constant cost per insertion.
 
-    What has expired may still be found: whoever looks something up also judges whether it counts. The hot path
-    inserts new keys into `entries` itself and calls `forget` when there are more than `room`.
+    What has expired may still be found: whoever looks something up also judges whether it counts. The hot
+    path inserts new keys into `entries` itself and calls `forget` when there are more than `room`.
     """
 
     __slots__ = ("_saved", "entries", "room")

@@ -112,7 +112,7 @@ async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict
             await _publish(loop, sources, Keyer(tick.feed, tick.venue), refused, progress)
             await loop.finish(progress.update)
             seconds = time.monotonic() - loop.started
-        return _summarise(loop, refused, seconds)
+        return summarise(loop, refused.lines, seconds)
 
 
 async def _publish(loop: Loop, sources: list[Source], keyer: Keyer, refused: _Refused, progress: _Progress) -> None:
@@ -199,7 +199,7 @@ class _Progress:
         self._progress.update(self._task, completed=read, description="reading" if self.source else "storing", **fields)
 
 
-def _summarise(loop: Loop, refused: _Refused, seconds: float) -> dict[str, Any]:
+def summarise(loop: Loop, refused_lines: int, seconds: float) -> dict[str, Any]:
     counts = loop.bars.pipeline.counts
     writer = loop.store.writer
     balanced = counts.ticks == counts.accepted + counts.dead_lettered + counts.duplicates + counts.dropped
@@ -211,11 +211,11 @@ def _summarise(loop: Loop, refused: _Refused, seconds: float) -> dict[str, Any]:
         "duplicates": counts.duplicates,
         "dropped": counts.dropped,
         "ignored": counts.ignored,
-        "refused_lines": refused.lines,
+        "refused_lines": refused_lines,
         "bars": loop.stored(),
         "bars_refused": writer.dead_lettered,
         "pauses": loop.bars.throttle.pauses,
         "seconds": round(seconds, 3),
         "ticks_per_second": round(counts.ticks / seconds) if seconds else 0,
-        "accounted": balanced and not refused.lines and not writer.dead_lettered,
+        "accounted": balanced and not refused_lines and not writer.dead_lettered,
     }

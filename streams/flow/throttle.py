@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import structlog
 
@@ -16,6 +17,13 @@ from streams.flow.valve import Valve
 from streams.producer import BarrierProducer
 
 log = structlog.get_logger(__name__)
+
+
+class Held(NamedTuple):
+    """A partition that is held back: why, and since when (epoch seconds)."""
+
+    decision: Decision
+    since: float
 
 
 class Throttle:
@@ -44,7 +52,7 @@ class Throttle:
         self._topic = topic
         self._provider = provider
         self._clock = clock
-        self._since: dict[int, float] = {}
+        self.held: dict[int, Held] = {}
 
     async def take(self, batch: Batch) -> None:
         """Take the feedback of one batch."""
@@ -84,18 +92,18 @@ class Throttle:
         for partition in gone:
             self._valve.release(partition)
             self._controller.forget(partition)
-            self._since.pop(partition, None)
+            self.held.pop(partition, None)
 
     async def _apply(self, decision: Decision) -> None:
         partition = decision.partition
         if partition not in self.owned or not self._valve.set(partition, decision.scale):
             return
         now = self._clock()
-        since = self._since.pop(partition, None)
+        before = self.held.pop(partition, None)
         if decision.scale == 0:
             self.pauses += 1
         if decision.scale < 1:
-            self._since[partition] = now
+            self.held[partition] = Held(decision, now)
         log.info(
             "partition.paused" if decision.scale == 0 else
             "partition.slowed" if decision.scale < 1 else "partition.resumed",
@@ -103,7 +111,7 @@ class Throttle:
             scale=decision.scale,
             reason=decision.reason.value if decision.coordinator_id or decision.reason is not Level.ok else "silent",
             coordinator=decision.coordinator_id,
-            after_s=round(now - since, 2) if since is not None else None,
+            after_s=round(now - before.since, 2) if before is not None else None,
         )
         adjustment = RateAdjustment(
             provider=self._provider,

@@ -3,7 +3,8 @@
     store = open_store("duckdb:bars.duckdb")
     await store.open()
     result = await store.write(bars)
-    async for some in store.read(BarQuery(symbol="BTCUSDT", type="1m")): ...
+    async for some in store.read(BarQuery(symbol="BTCUSDT", type="1m")):
+        print(some)
     await store.close()
 """
 
@@ -57,9 +58,9 @@ class Store(Protocol):
     source: a version from another source_topic[source_partition] is a conflict and is not written. `write` is
     one transaction, all or nothing, and gives the result of writing its bars one after the other.
 
-    Errors are StoreError; where `retriable` is true the same call may succeed later, also when a commit was cut
-    off and nobody knows its outcome. `open` and `write` connect anew after an error. BadBar names one bar, and
-    the same batch without it may be written. Numbers are exact, and read back as plain as they were written.
+    Errors are StoreError; where `retriable` is true the same call may succeed later, also when a commit was
+    cut off and nobody knows its outcome. `open` and `write` connect anew after an error. BadBar names one bar,
+    and the same batch without it may be written. Numbers are exact, and are read back in plain notation.
     """
 
     name: str
@@ -81,8 +82,9 @@ class Store(Protocol):
 def open_store(url: str, *, read_only: bool = False) -> Store:
     """The store behind a URL, not connected yet; `read_only` makes nothing that is not there.
 
-    `duckdb:PATH` (also `duckdb:///absolute/path` and `duckdb::memory:`), `postgresql://...` or `postgres://...`
-    with what asyncpg reads, such as `?sslmode=require` or `?search_path=SCHEMA`. Raises ConfigError for others.
+    `duckdb:PATH` (also `duckdb:///absolute/path` and `duckdb::memory:`), `postgresql://...` or
+    `postgres://...` with what asyncpg reads, such as `?sslmode=require` or `?search_path=SCHEMA`. Raises
+    ConfigError for others.
     """
     scheme, _, rest = url.partition(":")
     if scheme == "duckdb":

@@ -1,114 +1,201 @@
 """Bars in a DuckDB file, which one process has open.
 
-The table has no index. DuckDB's primary key costs 85 bytes a bar on disk and in memory and slows inserts by a
-third, and MERGE finds rows as fast without: it looks only where the file's min-max statistics allow the starts
-of the batch. That one thread writes, of the one process that has the file, keeps the key unique.
+The table has no index. A primary key would cost 85 bytes a bar in the file and a third of the speed of inserts;
+MERGE finds rows as fast without one, as it reads only those parts of the table whose minimum and maximum allow
+the starts of the batch. The key stays unique because all writing is done by one thread of the one process that
+has the file.
 
-DECIMAL ends at 38 digits and a turnover needs up to 96, so sums are text, exact. DuckDB refuses to compare or
-add up text; `bars_numeric` has the sums as DECIMAL(38, 18) for SQL, and `exact_sum(turnover)` adds up anything.
+DECIMAL ends at 38 digits and a turnover needs up to 96, so sums are text: exact, and DuckDB refuses to add or
+compare text by mistake. For SQL, the view `bars_numeric` has them as DECIMAL(38, 18), rounded there, and an
+error where one does not fit; `exact_sum(turnover)` adds up the text exactly, at any size.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import duckdb
-import pyarrow as pa
 
 from schemas.bar import Bar
-from schemas.errors import BadBar, StoreError, StoreInUse
+from schemas.errors import BadBar, StoreError
 from streams.store.base import BarQuery, WriteResult
-from streams.store.duck_errors import explain, explain_open
-from streams.store.fit import bad_bar, first_refused, fitted
-from streams.store.table import (
-    COLUMN_LIST,
-    COLUMNS,
-    IS_NEWER,
-    NULLABLE,
-    NUMBERS,
-    ORDER,
-    PRICES,
-    SAME_SOURCE,
-    SUMS,
-    assignments,
-    column_types,
-    complaints,
-    conditions,
-    to_row,
-)
+from streams.store.duck_errors import explain, explain_open, in_use, may_open
+from streams.store.duck_sql import CREATE, FIND_COLUMNS, FIND_CONFLICTS, MERGE, TYPES, select, staged
+from streams.store.fit import fitted, name_refused
+from streams.store.table import Row, complaints, to_bar
 from streams.store.versions import conflicting, rounds
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DECIMAL = "DECIMAL(38,18)"
-TYPES = column_types(
-    {
-        "text": "VARCHAR",
-        "bigint": "BIGINT",
-        "integer": "INTEGER",
-        "boolean": "BOOLEAN",
-        "price": DECIMAL,
-        "sum": "VARCHAR",
-        "instant": "TIMESTAMP WITH TIME ZONE",
-    }
-)
 READ_ROWS = 5_000
 
-_DEFINITIONS = ", ".join(
-    f"{name} {kind}{'' if name in NULLABLE else ' NOT NULL'}{' DEFAULT now()' if name == 'updated_at' else ''}"
-    for name, kind in TYPES.items()
-)
-_CREATE = f"""
-CREATE TABLE bars ({_DEFINITIONS});
-CREATE VIEW IF NOT EXISTS bars_numeric AS
-    SELECT to_timestamp(start_ns // 1000000000) AS start_time, to_timestamp(end_ns // 1000000000) AS end_time,
-    * REPLACE ({", ".join(f"CAST({name} AS {DECIMAL}) AS {name}" for name in SUMS)}) FROM bars;
-CREATE MACRO IF NOT EXISTS exact_units(number) AS
-    CAST(split_part(number, '.', 1) || rpad(split_part(number, '.', 2), 36, '0') AS BIGNUM);
-CREATE MACRO IF NOT EXISTS exact_text(units) AS
-    CASE WHEN starts_with(units, '-') THEN '-' ELSE '' END || rtrim(rtrim(regexp_replace(
-        lpad(ltrim(units, '-'), greatest(37, CAST(length(ltrim(units, '-')) AS INTEGER)), '0'),
-        '(.{{36}})$', '.\\1'), '0'), '.');
-CREATE MACRO IF NOT EXISTS exact_sum(number) AS exact_text(CAST(sum(exact_units(number)) AS VARCHAR));
-"""
-
-_STAGED = ", ".join(f"CAST({name} AS {DECIMAL}) AS {name}" if name in PRICES else name for name in COLUMNS)
-_MERGE = f"""
-MERGE INTO bars USING (SELECT {_STAGED} FROM staged WHERE type = $type) AS s
-ON bars.type = $type AND bars.start_ns BETWEEN $first AND $last
-   AND bars.start_ns = s.start_ns AND bars.instrument = s.instrument
-WHEN MATCHED AND {SAME_SOURCE.format(new="s", old="bars")} AND {IS_NEWER.format(new="s", old="bars")}
-    THEN UPDATE SET {assignments("s")}, updated_at = now()
-WHEN NOT MATCHED THEN INSERT ({COLUMN_LIST}) VALUES ({", ".join(f"s.{name}" for name in COLUMNS)})
-"""
-_FIND_CONFLICTS = f"""
-SELECT s.position FROM staged AS s JOIN bars
-ON bars.type = $type AND s.type = $type AND bars.start_ns BETWEEN $first AND $last
-   AND bars.start_ns = s.start_ns AND bars.instrument = s.instrument
-WHERE NOT ({SAME_SOURCE.format(new="s", old="bars")})
-"""
-_READ_COLUMNS = ", ".join(
-    f"rtrim(rtrim(CAST({name} AS VARCHAR), '0'), '.') AS {name}" if name in PRICES else name for name in COLUMNS
-)
-_ARROW = {
-    "VARCHAR": pa.string(),
-    DECIMAL: pa.string(),
-    "BIGINT": pa.int64(),
-    "INTEGER": pa.int64(),
-    "BOOLEAN": pa.bool_(),
-}
-
-_open_here: set[str] = set()
-_open_here_lock = threading.Lock()
+_files_of_this_process: set[Path] = set()
 
 
 class DuckStore:
-    """A `Store` in a DuckDB file, or in memory. One thread of its own does all the work."""
+    """A `Store` in a file, or in memory; one thread of its own does all the work."""
+
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
+        self.name = f"duckdb:{path}"
+        self._path = None if path == ":memory:" else Path(path).expanduser().resolve()
+        self._read_only = read_only
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def open(self) -> None:
+        """As `Store.open`; raises StoreInUse when another process has the file."""
+        await self._run(self._connected)
+
+    async def write(self, bars: Sequence[Bar]) -> WriteResult:
+        """As `Store.write`."""
+        try:
+            return await self._run(self._write, bars)
+        except BadBar as error:
+            if error.bar is not None:
+                raise
+            raise await name_refused(bars, error, self._refusal) from error
+
+    async def read(self, query: BarQuery) -> AsyncIterator[list[Bar]]:
+        """As `Store.read`; sees what was committed when it began, and writing goes on meanwhile."""
+        cursor = await self._run(self._select, query)
+        try:
+            while rows := await self._run(self._fetch, cursor):
+                yield [to_bar(row) for row in rows]
+        finally:
+            await self._run(cursor.close)
+
+    async def close(self) -> None:
+        """As `Store.close`; waits for a write in progress."""
+        if self._thread is not None:
+            await self._run(self._disconnect)
+            thread, self._thread = self._thread, None
+            thread.shutdown(wait=False)
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        # A thread of our own, not asyncio.to_thread: a write that was cancelled still runs, and the next
+        # use of the connection must wait for it.
+        self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="duckdb")
+        call = partial(work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def _refusal(self, bars: Sequence[Bar]) -> BadBar | None:
+        try:
+            await self._run(self._write, bars, keep=False)
+        except BadBar as error:
+            return error
+        return None
+
+    def _write(self, bars: Sequence[Bar], *, keep: bool = True) -> WriteResult:
+        connection = self._connected()
+        rows = fitted(bars)
+        written, refused = 0, list[Bar]()
+        try:
+            connection.begin()
+            for some in rounds(rows):
+                count, conflicts = _merge(connection, some)
+                written += count
+                refused += conflicts
+            if keep:
+                connection.commit()
+            else:
+                connection.rollback()
+        except Exception as error:
+            self._recover(connection)
+            raise explain(error, self.name) from error
+        conflicts = conflicting(bars, refused)
+        return WriteResult(written, len(bars) - written - len(conflicts), conflicts)
+
+    def _recover(self, connection: duckdb.DuckDBPyConnection) -> None:
+        try:
+            connection.rollback()
+            connection.execute("SELECT 1")
+        except duckdb.Error:  # after a failed commit DuckDB wants the file to be opened anew
+            self._disconnect()
+
+    def _select(self, query: BarQuery) -> duckdb.DuckDBPyConnection:
+        cursor = self._connected().cursor()
+        try:
+            return cursor.execute(*select(query))
+        except duckdb.Error as error:
+            raise explain(error, self.name) from error
+
+    def _fetch(self, cursor: duckdb.DuckDBPyConnection) -> list[Row]:
+        try:
+            return cursor.fetchmany(READ_ROWS)
+        except duckdb.Error as error:
+            raise explain(error, self.name) from error
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            self._connection = self._connect()
+            try:
+                self._prepare(self._connection)
+            except duckdb.Error as error:
+                self._disconnect()
+                raise explain(error, self.name) from error
+            except StoreError:
+                self._disconnect()
+                raise
+        return self._connection
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        if self._path is None:
+            return duckdb.connect()
+        if self._path in _files_of_this_process:
+            raise in_use(self.name, "this process")
+        try:
+            if not may_open(self._path, read_only=self._read_only):
+                raise duckdb.IOException("permission denied")
+            connection = duckdb.connect(self._path, read_only=self._read_only)
+        except duckdb.Error as error:
+            raise explain_open(error, self.name, self._path, read_only=self._read_only) from error
+        _files_of_this_process.add(self._path)
+        return connection
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.begin()
+        found = dict(connection.execute(FIND_COLUMNS).fetchall())
+        if not found and not self._read_only:
+            connection.execute(CREATE)
+        elif not found:
+            raise StoreError(f"{self.name}: holds no bars", hint="is the path right?")
+        elif wrong := complaints(found, TYPES):
+            raise StoreError(
+                f"{self.name}: its table bars is not Tidegate's: {wrong}", hint="name another file for bars"
+            )
+        connection.commit()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with suppress(duckdb.Error):  # what is committed is in the log beside the file
+                connection.close()
+            if self._path is not None:
+                _files_of_this_process.discard(self._path)
+
+
+def _merge(connection: duckdb.DuckDBPyConnection, bars: list[Bar]) -> tuple[int, list[Bar]]:
+    """How many bars were written, and which were not as their row has another source."""
+    starts: dict[str, list[int]] = {}
+    for bar in bars:
+        starts.setdefault(bar.type, []).append(bar.start_ns)
+    connection.register("staged", staged(bars))
+    written, conflicts = 0, list[Bar]()
+    for bar_type, some in starts.items():
+        span = {"first": int(min(some)), "last": int(max(some))}
+        args = {"type": bar_type}
+        row = connection.execute(MERGE.format(**span), args).fetchone()
+        count = int(row[0]) if row else 0
+        if count < len(some):
+            found = connection.execute(FIND_CONFLICTS.format(**span), args).fetchall()
+            conflicts += [bars[position] for (position,) in found]
+        written += count
+    connection.unregister("staged")
+    return written, conflicts

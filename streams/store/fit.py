@@ -50,12 +50,17 @@ def bad_bar(bar: Bar, what: str) -> BadBar:
     return BadBar(f"bar {shorten(key, 200)} of {source}: {what}", bar=bar)
 
 
-async def first_refused(bars: Sequence[Bar], refuses: Callable[[Sequence[Bar]], Awaitable[bool]]) -> Bar:
-    """A bar that the database refuses by itself, of several of which it refuses one; `refuses` only tries."""
+async def name_refused(
+    bars: Sequence[Bar], error: BadBar, refusal: Callable[[Sequence[Bar]], Awaitable[BadBar | None]]
+) -> BadBar:
+    """The error for a bar that the database refuses, of a batch that it refused with `error`.
+
+    `refusal` tries some of the bars, leaves no trace in the database, and says whether these are refused.
+    """
     while len(bars) > 1:
         half = len(bars) // 2
-        bars = bars[:half] if await refuses(bars[:half]) else bars[half:]
-    return bars[0]
+        bars = bars[:half] if await refusal(bars[:half]) else bars[half:]
+    return bad_bar(bars[0], str(await refusal(bars) or error))
 
 
 def _fit(bar: Bar) -> Bar:

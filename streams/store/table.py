@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -49,6 +49,12 @@ ORDER = "symbol, type, start_ns, instrument"
 
 Row = tuple[Any, ...]
 to_row: Callable[[Bar], Row] = attrgetter(*COLUMNS)
+
+
+def to_bar(row: Sequence[Any]) -> Bar:
+    """The Bar of a row of COLUMNS."""
+    return Bar(**dict(zip(COLUMNS, row, strict=True)))
+
 
 SAME_SOURCE = "{new}.source_topic = {old}.source_topic AND {new}.source_partition = {old}.source_partition"
 IS_NEWER = (

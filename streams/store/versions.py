@@ -37,7 +37,7 @@ def rounds(bars: Sequence[Bar]) -> Iterator[list[Bar]]:
 
 
 def conflicting(bars: Sequence[Bar], refused: Iterable[Bar]) -> list[Bar]:
-    """All bars with the key and source of a refused one: the versions that it replaced are refused as well."""
+    """All bars with the key and source of a refused one: versions that it replaced are refused as well."""
     identities = {(key_of(bar), _source(bar)) for bar in refused}
     return [bar for bar in bars if (key_of(bar), _source(bar)) in identities] if identities else []
 

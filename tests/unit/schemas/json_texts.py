@@ -42,7 +42,7 @@ def orders(fields: dict[str, str]) -> st.SearchStrategy[bytes]:
 def messages(
     required: dict[str, st.SearchStrategy[str]], optional: dict[str, st.SearchStrategy[str]]
 ) -> st.SearchStrategy[bytes]:
-    """A valid message in three of four cases; else up to three fields are missing, odd or anything."""
+    """Valid messages, and messages of which up to three fields are missing, odd or anything."""
     valid = st.fixed_dictionaries(required, optional=optional)
     names = [*required, *optional, "unknown"]
     changes = st.dictionaries(st.sampled_from(names), st.none() | ODD | ANY_JSON, max_size=3)

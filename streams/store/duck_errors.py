@@ -1,0 +1,90 @@
+"""What DuckDB's errors mean, and what to do about them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from schemas.errors import BadBar, StoreError, StoreInUse, StoreUnavailable
+
+ONE_PROCESS = (
+    "one process at a time opens a DuckDB file: stop the other one, or keep bars in PostgreSQL, "
+    "which serves several workers and readers at once"
+)
+_FULL = re.compile(r"No space left|File too large|quota exceeded|max_temp_directory_size", re.IGNORECASE)
+_REFUSALS = (
+    duckdb.ConstraintException,
+    duckdb.ConversionException,
+    duckdb.DataError,
+    duckdb.InvalidInputException,
+    duckdb.OutOfRangeException,
+    duckdb.TypeMismatchException,
+    pa.ArrowInvalid,
+    pa.ArrowTypeError,
+    OverflowError,
+    UnicodeEncodeError,
+)
+"""While a batch is written: some bar in it is not what the table takes."""
+
+
+def explain_open(error: duckdb.Error, name: str, path: Path, *, read_only: bool) -> StoreError:
+    """Why a file could not be opened."""
+    text = _text(error)
+    if "Conflicting lock" in text or "different configuration" in text:
+        return in_use(name, text)
+    if read_only and not path.exists():
+        return StoreError(f"no such store: {name}", hint="is the path right? a worker makes it")
+    if path.is_dir():
+        return StoreError(f"{name}: is a directory", hint="name a file in it")
+    if not path.parent.is_dir():
+        return StoreError(f"{name}: there is no directory {path.parent}", hint="make it, or name another")
+    if not may_open(path, read_only=read_only):
+        who = "is not readable" if read_only else "cannot be written, or its directory cannot"
+        return StoreError(f"{name}: {who}", hint="check owner, permissions and mount options")
+    if "not a valid DuckDB database" in text:
+        return StoreError(f"{name}: is not a DuckDB file", hint="name another path; it was left as it is")
+    return explain(error, name)
+
+
+def may_open(path: Path, *, read_only: bool) -> bool:
+    """Whether permissions and mounts allow it; a writer makes a second file beside this one."""
+    if read_only:
+        return os.access(path, os.R_OK)
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
+
+
+def in_use(name: str, text: str = "") -> StoreInUse:
+    """The error for a file that is open elsewhere; DuckDB mostly tells by whom."""
+    holder = re.search(r"held in (?:(\S+) )?\(?PID (\d+)", text)
+    who = f"process {holder[2]}{f' ({holder[1]})' if holder[1] else ''}" if holder else "another process"
+    return StoreInUse(f"{name}: {who} has it open", hint=ONE_PROCESS)
+
+
+def explain(error: Exception, name: str) -> StoreError:
+    """Why a statement failed. A BadBar among the answers names no bar yet."""
+    text = _text(error)
+    if _FULL.search(text):
+        return StoreUnavailable(
+            f"{name}: the disk is full ({text})", hint="free some space; writing goes on by itself"
+        )
+    match error:
+        case duckdb.OutOfMemoryException():
+            return StoreUnavailable(f"{name}: out of memory: {text}", hint="write smaller batches")
+        case duckdb.IOException() | duckdb.FatalException() | duckdb.TransactionException():
+            return StoreUnavailable(f"{name}: {text}")
+        case duckdb.SerializationException():
+            return StoreError(f"{name}: the file is damaged: {text}", hint="restore it, or name another path")
+        case duckdb.CatalogException() | duckdb.BinderException():
+            return StoreError(f"{name}: {text}", hint="was the table bars altered or dropped?")
+        case _ if isinstance(error, _REFUSALS):
+            return BadBar(text)
+    return StoreError(f"{name}: {text}")
+
+
+def _text(error: Exception) -> str:
+    """DuckDB's message as one line, without its picture of the statement."""
+    return " ".join(str(error).split("\n\n")[0].split())

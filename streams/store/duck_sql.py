@@ -1,0 +1,110 @@
+"""The SQL of the DuckDB store, and the Arrow table that a batch of bars becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from schemas.bar import Bar
+from streams.store.base import BarQuery
+from streams.store.table import (
+    COLUMN_LIST,
+    COLUMNS,
+    IS_NEWER,
+    NULLABLE,
+    ORDER,
+    PRICES,
+    SAME_SOURCE,
+    SUMS,
+    assignments,
+    column_types,
+    conditions,
+    to_row,
+)
+
+DECIMAL = "DECIMAL(38,18)"
+TYPES = column_types(
+    {
+        "text": "VARCHAR",
+        "bigint": "BIGINT",
+        "integer": "INTEGER",
+        "boolean": "BOOLEAN",
+        "price": DECIMAL,
+        "sum": "VARCHAR",
+        "instant": "TIMESTAMP WITH TIME ZONE",
+    }
+)
+
+_DEFINITIONS = ", ".join(
+    f"{name} {kind} {'NULL' if name in NULLABLE else 'NOT NULL'} {'DEFAULT now()' * (name == 'updated_at')}"
+    for name, kind in TYPES.items()
+)
+_DECIMAL_SUMS = ", ".join(f"CAST({name} AS {DECIMAL}) AS {name}" for name in SUMS)
+
+CREATE = rf"""
+CREATE TABLE bars ({_DEFINITIONS});
+CREATE VIEW IF NOT EXISTS bars_numeric AS
+    SELECT to_timestamp(start_ns // 1000000000) AS start_time, to_timestamp(end_ns // 1000000000) AS end_time,
+    * REPLACE ({_DECIMAL_SUMS}) FROM bars;
+CREATE MACRO IF NOT EXISTS exact_units(number) AS
+    CAST(split_part(number, '.', 1) || rpad(split_part(number, '.', 2), 36, '0') AS BIGNUM);
+CREATE MACRO IF NOT EXISTS exact_text(units) AS
+    regexp_replace(regexp_replace(regexp_replace(units, '^(-?)([0-9]{{1,36}})$', '\1{"0" * 36}\2'),
+        '^(-?)0*([0-9]+)([0-9]{{36}})$', '\1\2.\3'), '\.?0*$', '');
+CREATE MACRO IF NOT EXISTS exact_sum(number) AS exact_text(CAST(sum(exact_units(number)) AS VARCHAR));
+"""
+"""`exact_units` are integers of 1e-36, of any size; `exact_text` is the way back."""
+
+FIND_COLUMNS = """
+SELECT column_name, data_type FROM duckdb_columns
+WHERE database_name = current_database() AND schema_name = current_schema() AND table_name = 'bars'
+"""
+
+_STAGED = ", ".join(f"CAST({name} AS {DECIMAL}) AS {name}" if name in PRICES else name for name in COLUMNS)
+_SAME_BAR = """
+bars.type = $type AND bars.start_ns BETWEEN {first} AND {last}
+AND bars.start_ns = s.start_ns AND bars.instrument = s.instrument
+"""
+
+MERGE = f"""
+MERGE INTO bars USING (SELECT {_STAGED} FROM staged WHERE type = $type) AS s ON {_SAME_BAR}
+WHEN MATCHED AND {SAME_SOURCE.format(new="s", old="bars")} AND {IS_NEWER.format(new="s", old="bars")}
+THEN UPDATE SET {assignments("s")}, updated_at = now()
+WHEN NOT MATCHED THEN INSERT ({COLUMN_LIST}) VALUES ({", ".join(f"s.{name}" for name in COLUMNS)})
+"""
+"""For one type: bars of one type in one batch lie close together in time, and all types together do not."""
+
+FIND_CONFLICTS = f"""
+SELECT s.position FROM staged AS s JOIN bars ON s.type = $type AND {_SAME_BAR}
+WHERE NOT ({SAME_SOURCE.format(new="s", old="bars")})
+"""
+
+_READ = ", ".join(
+    f"rtrim(rtrim(CAST({name} AS VARCHAR), '0'), '.')" if name in PRICES else name for name in COLUMNS
+)
+_ARROW = {
+    "VARCHAR": pa.string(),
+    DECIMAL: pa.string(),
+    "BIGINT": pa.int64(),
+    "INTEGER": pa.int64(),
+    "BOOLEAN": pa.bool_(),
+}
+
+
+def staged(bars: Sequence[Bar]) -> pa.Table:
+    """The bars by column, with their positions; raises ValueError, TypeError or OverflowError."""
+    columns = zip(*map(to_row, bars), strict=True)
+    arrays = {
+        name: pa.array(column, _ARROW[TYPES[name]]) for name, column in zip(COLUMNS, columns, strict=True)
+    }
+    return pa.table({"position": pa.array(range(len(bars)), pa.int64()), **arrays})
+
+
+def select(query: BarQuery) -> tuple[str, list[object]]:
+    """The rows of a query, in order."""
+    where, args = conditions(query, lambda n: f"${n}")
+    source = f"SELECT * FROM bars WHERE {where}"
+    if query.newest is not None:
+        source += f" ORDER BY start_ns DESC, symbol, type, instrument LIMIT {int(query.newest)}"
+    return f"SELECT {_READ} FROM ({source}) ORDER BY {ORDER}", args

@@ -1,0 +1,117 @@
+"""Worker processes as users run them, and what Kafka knows of their groups."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from support.wait import until
+
+ROOT = Path(__file__).parents[2]
+OWN_TOPICS = ("bars.v1", "bars.state.v1", "feedback.v1", "rate.v1", "ticks.dlq.v1")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment, without the settings of whoever runs the tests."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    path = os.pathsep.join(filter(None, (str(ROOT), clean.get("PYTHONPATH", ""))))
+    return {**clean, "PYTHONPATH": path, **variables}
+
+
+class Worker:
+    """One ``tidegate worker`` process; its log is JSON lines in a file."""
+
+    def __init__(self, folder: Path, name: str, config: Path, *arguments: str) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agents", "worker", "--config", str(config), *arguments],
+            stdout=self.log.open("wb"),
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            cwd=folder,
+        )
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log lines with this event."""
+        found = []
+        for line in self.log.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if entry.get("event") == name:
+                found.append(entry)
+        return found
+
+    def rss(self) -> int:
+        """Resident memory, bytes."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def stop(self, timeout_s: float = 30) -> int:
+        """SIGTERM, and the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        if exc[0] is not None:
+            print(f"--- {self.name}: exit {self.process.returncode}\n{self.log.read_text()[-6000:]}")
+
+
+class Group:
+    """A consumer group as the broker sees it."""
+
+    def __init__(self, bootstrap: str, name: str) -> None:
+        self.name = name
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+
+    def assignment(self, topic: str) -> list[set[int]]:
+        """The partitions of a topic that each member owns."""
+        group = self._admin.describe_consumer_groups([self.name])[self.name].result(10)
+        return [
+            {tp.partition for tp in member.assignment.topic_partitions if tp.topic == topic}
+            for member in group.members
+        ]
+
+    def owned_by(self, members: int, topic: str, partitions: int = 4) -> bool:
+        """Whether so many members share all partitions of a topic."""
+        owned = self.assignment(topic)
+        return len(owned) == members and sum(map(len, owned)) == partitions == len(set().union(*owned))
+
+    def committed(self, topic: str, partitions: int = 4) -> list[int]:
+        """Committed offsets; -1001 where there is none."""
+        tps = [TopicPartition(topic, p) for p in range(partitions)]
+        request = ConsumerGroupTopicPartitions(self.name, tps)
+        result = self._admin.list_consumer_group_offsets([request])[self.name].result(10)
+        return [tp.offset for tp in sorted(result.topic_partitions, key=lambda tp: tp.partition)]
+
+
+def wait_assigned(group: Group, members: int, topic: str, workers: list[Worker]) -> None:
+    """Wait until the group has so many members and every partition an owner."""
+
+    def ready() -> bool:
+        for worker in workers:
+            assert worker.process.poll() is None, f"{worker.name} left: {worker.log.read_text()[-3000:]}"
+        return group.owned_by(members, topic)
+
+    until(ready, 60, f"{members} workers share {topic}")
