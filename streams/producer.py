@@ -18,7 +18,9 @@ _DEFAULTS: dict[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,
     "linger.ms": 5,
-    "batch.size": 1 << 20,
+    # A broker refuses a batch as a whole if it exceeds the topic's max.message.bytes, which a user may
+    # have set low: small batches leave that limit to single records.
+    "batch.size": 128 << 10,
     "message.max.bytes": 64 << 20,  # the topic's max.message.bytes decides, not the client
     "compression.type": "lz4",
     "partitioner": PARTITIONER,

@@ -17,7 +17,7 @@ NEVER: Final = 2**63
 class Series:
     """The open windows of one bar type."""
 
-    __slots__ = ("current", "interval_ns", "name", "starts", "windows")
+    __slots__ = ("interval_ns", "name", "starts", "windows")
 
     def __init__(self, bar_type: BarType) -> None:
         self.name = bar_type.name
@@ -25,8 +25,6 @@ class Series:
         self.windows: dict[int, Window] = {}
         self.starts: list[int] = []
         """A heap of the keys of `windows`."""
-        self.current = _NO_WINDOW
-        """The window of the last tick in time; when it has closed, no further tick in time falls into it."""
 
 
 class Book:
@@ -41,7 +39,9 @@ class Book:
         "alarmed",
         "batch",
         "closed",
+        "current",
         "floor_ns",
+        "from_ns",
         "horizon_ns",
         "index",
         "name",
@@ -52,6 +52,7 @@ class Book:
         "seen",
         "series",
         "symbol",
+        "until_ns",
         "venue",
         "watermark_ns",
     )
@@ -65,6 +66,9 @@ class Book:
         self.horizon_ns = 0
         self.floor_ns = 0
         """No tick before it can be taken: windows that ended there have been forgotten."""
+        self.current: list[Window] = []
+        """The windows of the last tick in time, one a bar type, and what they have in common:"""
+        self.from_ns = self.until_ns = 0
         self.next_end_ns = NEVER
         """The earliest end of an open window."""
         self.offset = -1
@@ -81,6 +85,12 @@ class Book:
         """When the last tick came, by the injected clock; None after a restart."""
         self.alarmed = False
         self.batch = 0
+
+    def turn(self, trade: Trade, offset: int) -> None:
+        """Make current the windows that a trade in time falls into."""
+        self.current = [self.window(series, trade, offset) for series in self.series]
+        self.from_ns = max(window.start_ns for window in self.current)
+        self.until_ns = min(window.end_ns for window in self.current)
 
     def window(self, series: Series, trade: Trade, offset: int) -> Window:
         """The open window that the trade falls into, made if need be."""
@@ -114,17 +124,14 @@ class Book:
     def forget_trades(self, dedupe_ns: int) -> None:
         """Drop the trade ids that no longer make a duplicate."""
         oldest_ns = self.watermark_ns - dedupe_ns
-        self.seen.forget(lambda ts_ns: ts_ns >= oldest_ns)
+        self.seen.keep({key: ts_ns for key, ts_ns in self.seen.entries.items() if ts_ns >= oldest_ns})
 
     def forget_windows(self, retain_ns: int) -> None:
         """Drop the closed windows that can no longer be revised."""
         gone_ns = self.horizon_ns - retain_ns
-        self.closed.forget(lambda window: window.end_ns > gone_ns)
+        self.closed.keep({key: w for key, w in self.closed.entries.items() if w.end_ns > gone_ns})
 
     def open_windows(self) -> Iterator[Window]:
         """Every open window."""
         for series in self.series:
             yield from series.windows.values()
-
-
-_NO_WINDOW: Final = Window("", 0, 0, 0, 0)

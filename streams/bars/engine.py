@@ -129,10 +129,9 @@ class BarEngine:
                         continue
                 else:
                     turnover = trade.price * trade.size
-                    for series in book.series:
-                        window = series.current
-                        if not window.start_ns <= ts_ns < window.end_ns:
-                            window = series.current = book.window(series, trade, offset)
+                    if not book.from_ns <= ts_ns < book.until_ns:
+                        book.turn(trade, offset)
+                    for window in book.current:
                         window.add(trade, turnover, offset)
                 counts.accepted += 1
                 if ts_ns > book.watermark_ns:

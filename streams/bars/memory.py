@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -15,7 +14,7 @@ class Memory(Generic[K, V]):
     """A dict in order of insertion that forgets in bulk, so at a constant cost per insertion.
 
     What has expired may still be found: whoever looks something up also judges whether it counts. The hot
-    path inserts new keys into `entries` itself and calls `forget` when there are more than `room`.
+    path inserts new keys into `entries` itself and sees to `keep` when there are more than `room`.
     """
 
     __slots__ = ("_saved", "entries", "room")
@@ -36,12 +35,11 @@ class Memory(Generic[K, V]):
         del self.entries[key]
         self._saved = max(0, self._saved - 1)
 
-    def forget(self, counts: Callable[[V], bool]) -> None:
-        """Keep only what still counts. The next time is when that has doubled."""
-        kept = {key: value for key, value in self.entries.items() if counts(value)}
-        self._saved = sum(key in kept for key in islice(self.entries, self._saved))
-        self.entries = kept
-        self.room = 2 * len(kept) + _ROOM
+    def keep(self, entries: dict[K, V]) -> None:
+        """Keep only these of the entries, in their order. The next time is when they have doubled."""
+        self._saved = sum(map(entries.__contains__, islice(self.entries, self._saved)))
+        self.entries = entries
+        self.room = 2 * len(entries) + _ROOM
 
     def unsaved(self) -> list[tuple[K, V]]:
         """At least everything inserted since the last `save`, oldest first."""

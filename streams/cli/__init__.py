@@ -61,15 +61,14 @@ def main(roles: Callable[[], Any]) -> None:
     for a wrong command line, with 130 when interrupted.
     """
     try:
-        cli(obj=roles, standalone_mode=False)
+        status = cli(obj=roles, standalone_mode=False)  # what `Exit` carried, if a command raised it
+        sys.exit(status if isinstance(status, int) else 0)
     except click.UsageError as exc:
         exc.show()
         sys.exit(2)
     except click.ClickException as exc:
         exc.show()
         sys.exit(1)
-    except click.exceptions.Exit as exc:
-        sys.exit(exc.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("tidegate: interrupted", err=True)
         sys.exit(130)

@@ -1,11 +1,11 @@
 """What a store is, whatever database is behind it.
 
-    store = open_store("duckdb:bars.duckdb")
-    await store.open()
-    result = await store.write(bars)
-    async for some in store.read(BarQuery(symbol="BTCUSDT", type="1m")):
-        print(some)
-    await store.close()
+store = open_store("duckdb:bars.duckdb")
+await store.open()
+result = await store.write(bars)
+async for some in store.read(BarQuery(symbol="BTCUSDT", type="1m")):
+    print(some)
+await store.close()
 """
 
 from __future__ import annotations

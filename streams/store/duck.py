@@ -29,7 +29,7 @@ from streams.store.duck_errors import explain, explain_open, in_use, may_open
 from streams.store.duck_sql import CREATE, FIND_COLUMNS, FIND_CONFLICTS, MERGE, TYPES, select, staged
 from streams.store.fit import fitted, name_refused
 from streams.store.table import Row, complaints, to_bar
-from streams.store.versions import conflicting, rounds
+from streams.store.versions import conflicting, key_of, rounds
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -195,7 +195,8 @@ def _merge(connection: duckdb.DuckDBPyConnection, bars: list[Bar]) -> tuple[int,
         count = int(row[0]) if row else 0
         if count < len(some):
             found = connection.execute(FIND_CONFLICTS.format(**span), args).fetchall()
-            conflicts += [bars[position] for (position,) in found]
+            by_key = {key_of(bar): bar for bar in bars}
+            conflicts += [by_key[key] for key in found]
         written += count
     connection.unregister("staged")
     return written, conflicts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import pyarrow as pa
 
@@ -12,6 +13,7 @@ from streams.store.table import (
     COLUMN_LIST,
     COLUMNS,
     IS_NEWER,
+    KEY,
     NULLABLE,
     ORDER,
     PRICES,
@@ -20,7 +22,6 @@ from streams.store.table import (
     assignments,
     column_types,
     conditions,
-    to_row,
 )
 
 DECIMAL = "DECIMAL(38,18)"
@@ -76,7 +77,7 @@ WHEN NOT MATCHED THEN INSERT ({COLUMN_LIST}) VALUES ({", ".join(f"s.{name}" for 
 """For one type: bars of one type in one batch lie close together in time, and all types together do not."""
 
 FIND_CONFLICTS = f"""
-SELECT s.position FROM staged AS s JOIN bars ON s.type = $type AND {_SAME_BAR}
+SELECT {", ".join(f"s.{name}" for name in KEY)} FROM staged AS s JOIN bars ON s.type = $type AND {_SAME_BAR}
 WHERE NOT ({SAME_SOURCE.format(new="s", old="bars")})
 """
 
@@ -93,12 +94,11 @@ _ARROW = {
 
 
 def staged(bars: Sequence[Bar]) -> pa.Table:
-    """The bars by column, with their positions; raises ValueError, TypeError or OverflowError."""
-    columns = zip(*map(to_row, bars), strict=True)
-    arrays = {
-        name: pa.array(column, _ARROW[TYPES[name]]) for name, column in zip(COLUMNS, columns, strict=True)
-    }
-    return pa.table({"position": pa.array(range(len(bars)), pa.int64()), **arrays})
+    """The bars by column; raises ValueError, TypeError or OverflowError."""
+    # Column by column: a tuple for each bar would wake the garbage collector.
+    return pa.table(
+        {name: pa.array(list(map(attrgetter(name), bars)), _ARROW[TYPES[name]]) for name in COLUMNS}
+    )
 
 
 def select(query: BarQuery) -> tuple[str, list[object]]:

@@ -100,7 +100,11 @@ async def main(count: int, batches: list[int]) -> None:
     print(f"{'store':<12}{'batch':>8}{'new':>12}{'newer':>12}{'again':>12}")
     for batch in batches:
         with tempfile.TemporaryDirectory() as folder:
-            _row("DuckDB", batch, await measure(open_store(f"duckdb:{Path(folder) / 'b.duckdb'}"), count, batch))
+            _row(
+                "DuckDB",
+                batch,
+                await measure(open_store(f"duckdb:{Path(folder) / 'b.duckdb'}"), count, batch),
+            )
         if dsn:
             _row("PostgreSQL", batch, await _measure_postgres(dsn, count, batch))
 

@@ -33,13 +33,14 @@ class Worker:
     def __init__(self, folder: Path, name: str, config: Path, *arguments: str) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "agents", "worker", "--config", str(config), *arguments],
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-            env=environment(),
-            cwd=folder,
-        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "agents", "worker", "--config", str(config), *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                cwd=folder,
+            )
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log lines with this event."""

@@ -1,0 +1,89 @@
+"""What PostgreSQL's errors mean, and what to do about them."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+
+import asyncpg
+
+from schemas.errors import BadBar, ConfigError, StoreError, StoreUnavailable, TidegateError
+
+_RETRIABLE = {
+    "08": "the connection broke",
+    "25006": "it is read-only: a standby, or being promoted",
+    "40": "another transaction was in the way",
+    "53": "it is out of resources",
+    "53100": "its disk is full",
+    "53200": "it is out of memory",
+    "53300": "it has too many connections",
+    "55P03": "a lock was not to be had",
+    "57014": "it cancelled the statement",
+    "57P": "it is starting up or shutting down",
+    "58030": "it cannot read or write its disk",
+}
+"""By the beginning of SQLSTATE; the longest counts."""
+_HINTS = {
+    "28": "check user and password in the URL, and pg_hba.conf on the server",
+    "3D000": "create the database, or name another one in the URL",
+    "3F000": "create the schema that search_path names",
+    "42501": "grant it to the user of the URL, or let a worker of a user who has it make the table once",
+    "42703": "was the table bars altered?",
+    "42P01": "was the table bars dropped, or does a pooler in between share connections?",
+    "53100": "free some space; writing goes on by itself",
+    "53300": "raise max_connections, or run fewer workers",
+}
+_REFUSALS = ("21", "22", "23", "54")
+"""Classes of SQLSTATE for which a row is refused: cardinality, data, constraints, limits."""
+
+
+def explain(error: Exception, name: str) -> TidegateError:
+    """Why a call failed. A BadBar among the answers names no bar yet."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _explain_server(error, name)
+    text = _line(error)
+    match error:
+        case UnicodeEncodeError() | OverflowError():
+            return BadBar(text)
+        case asyncpg.exceptions.ClientConfigurationError() | ValueError():
+            # The driver's words may quote a part of the password.
+            return ConfigError(
+                f"{name}: this URL cannot be read",
+                hint="percent-encode special characters of the password: @ is %40, / is %2F, # is %23",
+            )
+        case ssl.SSLError():
+            return StoreError(f"{name}: TLS failed: {text}", hint="check sslmode and sslrootcert")
+        case ConnectionError() if "SSL upgrade" in text:
+            return StoreError(
+                f"{name}: the server speaks no TLS", hint="leave out sslmode, or set up TLS there"
+            )
+        case socket.gaierror():
+            return StoreUnavailable(f"{name}: the host is not found", hint="is its name right?")
+        case TimeoutError():
+            return StoreUnavailable(f"{name}: no answer in time", hint="is a firewall in between?")
+        case OSError() if isinstance(error, ConnectionRefusedError) or "Connect call failed" in text:
+            return StoreUnavailable(
+                f"{name}: connection refused", hint="is PostgreSQL running, and are host and port right?"
+            )
+        case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
+            return StoreUnavailable(f"{name}: {text}")
+    return StoreError(f"{name}: {type(error).__name__}: {text}")
+
+
+def _explain_server(error: asyncpg.PostgresError, name: str) -> StoreError:
+    text, state = _line(error), str(error.sqlstate or "")
+    hint = _longest(_HINTS, state) or ""
+    if state.startswith(_REFUSALS):
+        return BadBar(text)
+    if why := _longest(_RETRIABLE, state):
+        return StoreUnavailable(f"{name}: {why}: {text}", hint=hint)
+    return StoreError(f"{name}: {text}", hint=hint)
+
+
+def _longest(table: Mapping[str, str], state: str) -> str | None:
+    return next((table[state[:n]] for n in range(len(state), 0, -1) if state[:n] in table), None)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,106 @@
+"""The SQL of the PostgreSQL store."""
+
+from __future__ import annotations
+
+from streams.store.base import BarQuery
+from streams.store.table import (
+    COLUMN_LIST,
+    COLUMNS,
+    IS_NEWER,
+    KEY,
+    NULLABLE,
+    NUMBERS,
+    ORDER,
+    SAME_SOURCE,
+    assignments,
+    column_types,
+    conditions,
+)
+
+TYPES = column_types(
+    {
+        "text": "text",
+        "bigint": "bigint",
+        "integer": "integer",
+        "boolean": "boolean",
+        "price": "numeric",
+        "sum": "numeric",
+        "instant": "timestamp with time zone",
+    }
+)
+
+
+def _definition(name: str, kind: str) -> str:
+    collation = 'COLLATE "C"' if kind == "text" else ""  # the order of DuckDB, and faster to compare
+    default = "DEFAULT now()" if name == "updated_at" else ""
+    return f"{name} {kind} {collation} {'NULL' if name in NULLABLE else 'NOT NULL'} {default}"
+
+
+CREATE = f"""
+CREATE TABLE bars (
+    {", ".join(_definition(name, kind) for name, kind in TYPES.items())},
+    PRIMARY KEY ({", ".join(KEY)})
+);
+CREATE INDEX bars_by_symbol ON bars (symbol, type, start_ns);
+CREATE OR REPLACE VIEW bars_numeric AS
+    SELECT to_timestamp(start_ns / 1000000000) AS start_time, to_timestamp(end_ns / 1000000000) AS end_time, *
+    FROM bars;
+"""
+"""A bar starts and ends at a whole second. The view has the name and the columns that it has in DuckDB."""
+
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('tidegate.bars'))"
+"""Workers that start together make the table one after the other: IF NOT EXISTS alone is no protection."""
+
+FIND_COLUMNS = """
+SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = to_regclass('bars') AND attnum > 0 AND NOT attisdropped
+"""
+FIND_KEY = f"""
+SELECT EXISTS (
+    SELECT FROM pg_index WHERE indrelid = to_regclass('bars') AND indisunique AND indimmediate AND indpred IS NULL
+    AND indnatts = {len(KEY)} AND ARRAY{list(KEY)} @> (
+        SELECT array_agg(attname::text) FROM pg_attribute
+        WHERE attrelid = indrelid AND attnum = ANY (indkey)
+    )
+)
+"""
+FIND_RIGHTS = """
+SELECT has_table_privilege('bars', 'SELECT') AS "SELECT ON bars",
+    has_table_privilege('bars', 'INSERT') AS "INSERT ON bars",
+    has_table_privilege('bars', 'UPDATE') AS "UPDATE ON bars",
+    has_database_privilege(current_database(), 'TEMPORARY') AS "TEMPORARY ON DATABASE"
+"""
+
+STAGE = "tidegate_stage"
+_STAGED = ", ".join(f"{name}::text AS {name}" if name in NUMBERS else name for name in COLUMNS)
+CREATE_STAGE = (
+    f"CREATE TEMPORARY TABLE {STAGE} ON COMMIT DELETE ROWS AS SELECT {_STAGED} FROM bars WITH NO DATA"
+)
+"""Numbers travel as text: the server reads them faster than Python makes numbers of them."""
+CLEAR_STAGE = f"TRUNCATE {STAGE}"
+
+UPSERT = f"""
+INSERT INTO bars ({COLUMN_LIST})
+SELECT {", ".join(f"{name}::numeric" if name in NUMBERS else name for name in COLUMNS)}
+FROM {STAGE} ORDER BY {", ".join(KEY)}
+ON CONFLICT ({", ".join(KEY)}) DO UPDATE SET {assignments("excluded")}, updated_at = now()
+WHERE {SAME_SOURCE.format(new="excluded", old="bars")} AND {IS_NEWER.format(new="excluded", old="bars")}
+"""
+"""In the order of the key, so that workers that write the same bars wait for each other without deadlock."""
+
+FIND_CONFLICTS = f"""
+SELECT {", ".join(KEY)} FROM {STAGE} AS s JOIN bars USING ({", ".join(KEY)})
+WHERE NOT ({SAME_SOURCE.format(new="s", old="bars")})
+"""
+"""After the upsert: a row that another worker has just written is seen, and no row changes its source."""
+
+_READ = ", ".join(f"trim_scale({name})::text AS {name}" if name in NUMBERS else name for name in COLUMNS)
+
+
+def select(query: BarQuery) -> tuple[str, list[object]]:
+    """The rows of a query, in order."""
+    where, args = conditions(query, lambda n: f"${n}")
+    source = f"SELECT * FROM bars WHERE {where}"
+    if query.newest is not None:
+        source += f" ORDER BY start_ns DESC, symbol, type, instrument LIMIT {int(query.newest)}"
+    return f"SELECT {_READ} FROM ({source}) AS b ORDER BY {ORDER}", args
