@@ -59,7 +59,7 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
     """
     topics = Topics(settings.topic_prefix)
     tick_names = frozenset(tick.topic for tick in settings.ticks)
-    app = build_app(settings, "bars", tick_names | {topics.feedback}, max_in_flight=64)
+    app = build_app(settings, "bars", tick_names | {topics.feedback})
     producer = BarrierProducer(confluent_config(settings))
     valve = Valve()
     pipeline = BarsPipeline(
@@ -112,8 +112,8 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
 
     async def recover(sender: Any, **kwargs: Any) -> None:
         if keep_state:
-            for tp in sorted(assigned(app, tick_names)):
-                rows = await read_rows(settings, topics.state, tp)
+            states = await read_rows(settings, topics.state, assigned(app, tick_names))
+            for tp, rows in states.items():
                 pipeline.restore(tp, rows)
                 log.info("state.recovered", partition=f"{tp.topic}[{tp.partition}]", rows=len(rows))
 
@@ -138,7 +138,7 @@ def store_role(settings: Settings, *, store: Store | None = None) -> StoreRole:
     """The store agent, its queue, its writer and its feedback."""
     topics = Topics(settings.topic_prefix)
     store = store or open_store(settings.store.get_secret_value())
-    app = build_app(settings, "store", frozenset({topics.bars}), max_in_flight=8)
+    app = build_app(settings, "store", frozenset({topics.bars}))
     producer = BarrierProducer(confluent_config(settings))
     writer = StoreWriter(
         store,

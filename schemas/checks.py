@@ -28,7 +28,7 @@ def check_symbol(symbol: str) -> str:
         raise BadTick(Reason.bad_symbol, "symbol: is empty")
     if len(symbol) > MAX_SYMBOL or "|" in symbol or not symbol.isprintable():
         rule = f'at most {MAX_SYMBOL} printable characters, no "|"'
-        raise BadTick(Reason.bad_symbol, f"symbol: {_ascii(symbol)} cannot be used: {rule}")
+        raise BadTick(Reason.bad_symbol, f"symbol: {shorten(symbol)} cannot be used: {rule}")
     return symbol
 
 
@@ -37,7 +37,7 @@ def check_venue(venue: str) -> str:
     """Printable, at most 64 characters, without ":" and "|"; empty means none."""
     if len(venue) > MAX_VENUE or "|" in venue or ":" in venue or not venue.isprintable():
         rule = f'at most {MAX_VENUE} printable characters, no ":" or "|"'
-        raise BadTick(Reason.bad_symbol, f"venue: {_ascii(venue)} cannot be used: {rule}")
+        raise BadTick(Reason.bad_symbol, f"venue: {shorten(venue)} cannot be used: {rule}")
     return venue
 
 
@@ -55,7 +55,7 @@ def check_id(trade_id: str | int) -> str | int | None:
             raise BadTick(Reason.out_of_range, f"trade_id: {shorten(str(trade_id))} does not fit 64 bits")
     elif len(trade_id) > MAX_ID or not trade_id.isprintable():
         rule = f"at most {MAX_ID} printable characters"
-        raise BadTick(Reason.malformed, f"trade_id: {_ascii(trade_id)} cannot be used: {rule}")
+        raise BadTick(Reason.malformed, f"trade_id: {shorten(trade_id)} cannot be used: {rule}")
     return None if trade_id == "" else trade_id
 
 
@@ -108,7 +108,3 @@ def make_trade(
     if quantity < 0:
         check_size(size)
     return Trade(symbol, venue, ts_ns, units, quantity, trade_id, side, count, recv_ns)
-
-
-def _ascii(text: str) -> str:
-    return shorten(text.encode("ascii", "backslashreplace").decode())

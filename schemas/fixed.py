@@ -70,5 +70,6 @@ def render(value: int, scale: int = SCALE) -> str:
 
 
 def shorten(text: str, limit: int = 40) -> str:
-    """The text quoted for an error, cut where nobody would read on."""
-    return f'"{text}"' if len(text) <= limit else f'"{text[:limit]}…"'
+    """The text quoted for an error: cut where nobody would read on, control characters escaped."""
+    shown = repr(text[:limit])[1:-1]
+    return f'"{shown}"' if len(text) <= limit else f'"{shown}…"'

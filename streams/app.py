@@ -21,6 +21,9 @@ from streams.transport import SCHEME, RawSchema, Transport
 Handler = Callable[[Batch], Awaitable[None]]
 Step = Callable[[], Awaitable[None]]
 
+#: How often what became committable is committed: more often only costs requests.
+COMMIT_INTERVAL_S = 1.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -68,7 +71,7 @@ class App(faust.App):  # type: ignore[misc]
             await step()
 
 
-def build_app(settings: Settings, role: str, batch_topics: frozenset[str], max_in_flight: int) -> App:
+def build_app(settings: Settings, role: str, batch_topics: frozenset[str]) -> App:
     """A Faust app whose topics in `batch_topics` arrive in batches; its group is GROUP-role."""
     session_timeout_s = settings.session_timeout / 1e9
     app = App(
@@ -78,7 +81,7 @@ def build_app(settings: Settings, role: str, batch_topics: frozenset[str], max_i
         broker_session_timeout=session_timeout_s,
         broker_request_timeout=max(90.0, session_timeout_s + 10),
         broker_heartbeat_interval=min(3.0, session_timeout_s / 3),
-        broker_commit_interval=settings.checkpoint / 1e9,
+        broker_commit_interval=max(COMMIT_INTERVAL_S, settings.checkpoint / 1e9),
         # Faust's own assignor keeps partition p of every topic with one worker; it is in use while
         # there are standby replicas. With round robin feedback reaches the wrong worker.
         table_standby_replicas=1,
@@ -91,7 +94,6 @@ def build_app(settings: Settings, role: str, batch_topics: frozenset[str], max_i
     transport = app.transport
     assert isinstance(transport, Transport)
     transport.batch_topics = batch_topics
-    transport.max_in_flight = max_in_flight
     return app
 
 
@@ -106,6 +108,7 @@ def batch_agent(app: App, *topics: str, name: str, handle: Handler) -> Any:
         async for batch in stream:
             try:
                 await handle(batch)
+                batch.release()
             except Exception as exc:
                 await app.crash(exc)
                 raise

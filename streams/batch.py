@@ -29,11 +29,14 @@ class Batch:
     neither is anything after it: whoever takes batches must acknowledge each of them.
     """
 
-    __slots__ = ("_ledger", "acked", "records", "tp")
+    __slots__ = ("_ledger", "acked", "first_offset", "last_offset", "records", "released", "tp")
 
     def __init__(self, tp: TP, records: Sequence[Any], ledger: Ledger) -> None:
         self.tp = tp
         self.records = records
+        self.first_offset: int = records[0].offset
+        self.last_offset: int = records[-1].offset
+        self.released = False
         self.acked = False
         self._ledger = ledger
 
@@ -43,32 +46,34 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch {self.tp.topic}[{self.tp.partition}]@{self.first_offset}..{self.last_offset}>"
 
-    @property
-    def first_offset(self) -> int:
-        return int(self.records[0].offset)
-
-    @property
-    def last_offset(self) -> int:
-        return int(self.records[-1].offset)
+    def release(self) -> None:
+        """Let go of the records: they are not needed any more, and others may be fetched. Idempotent."""
+        if not self.released:
+            self.released = True
+            self.records = ()
+            self._ledger.on_release(self)
 
     def ack(self) -> None:
-        """Say that everything this batch led to is durable. Idempotent."""
+        """Say that everything this batch led to is durable. Idempotent; it releases, too."""
         if not self.acked:
             self.acked = True
-            self._ledger.on_ack(self.tp)
+            self.release()
+            self._ledger.on_ack(self)
 
 
 class Ledger:
-    """The batches in flight of every partition, oldest first.
+    """The batches in flight of every partition, oldest first: waiting, then released, then acknowledged.
 
-    Batches are known by identity, not by offset: after a seek the ledger forgets them, so a
+    Of each partition, `max_waiting` batches may wait to be worked on; what is released costs no
+    room, so that it is the worker's own queues that hold it back. Batches are known by identity, not by offset: after a seek the ledger forgets them, so a
     late `Batch.ack` of a batch that was fetched before the seek cannot vouch for its successor.
     """
 
-    def __init__(self, max_in_flight: int = 4) -> None:
-        self.max_in_flight = max_in_flight
+    def __init__(self, max_waiting: int = 4) -> None:
+        self.max_waiting = max_waiting
         self.on_room: Any = None  # called without arguments when a full partition has room again
         self._in_flight: dict[TP, deque[Batch]] = {}
+        self._waiting: dict[TP, set[Batch]] = {}
         self._committable: dict[TP, int] = {}
         self._last_delivered: dict[TP, int] = {}
 
@@ -76,24 +81,27 @@ class Ledger:
         """Enter a batch that is about to be handed to a stream."""
         batch = Batch(tp, records, self)
         self._in_flight.setdefault(tp, deque()).append(batch)
+        self._waiting.setdefault(tp, set()).add(batch)
         self._last_delivered[tp] = batch.last_offset
         return batch
 
-    def on_ack(self, tp: TP) -> None:
-        """Advance past the acknowledged head of a partition."""
-        queue = self._in_flight.get(tp)
-        if not queue:
-            return
-        was_full = len(queue) >= self.max_in_flight
-        while queue and queue[0].acked:
-            self._committable[tp] = queue.popleft().last_offset + 1
-        if was_full and len(queue) < self.max_in_flight and self.on_room is not None:
+    def on_release(self, batch: Batch) -> None:
+        """Make room for another batch."""
+        waiting = self._waiting.get(batch.tp, set())
+        was_full = len(waiting) >= self.max_waiting
+        waiting.discard(batch)
+        if was_full and len(waiting) < self.max_waiting and self.on_room is not None:
             self.on_room()
+
+    def on_ack(self, batch: Batch) -> None:
+        """Advance past the acknowledged head of the partition."""
+        queue = self._in_flight.get(batch.tp)
+        while queue and queue[0].acked:
+            self._committable[batch.tp] = queue.popleft().last_offset + 1
 
     def has_room(self, tp: TP) -> bool:
         """Whether another batch of this partition may be fetched. Safe from another thread."""
-        queue = self._in_flight.get(tp)
-        return queue is None or len(queue) < self.max_in_flight
+        return len(self._waiting.get(tp, ())) < self.max_waiting
 
     def in_flight(self, tp: TP) -> int:
         """The number of batches delivered and not yet acknowledged (or behind one that is not)."""
@@ -119,5 +127,6 @@ class Ledger:
         """Drop all that is known of these partitions: they were sought or revoked."""
         for tp in tps:
             self._in_flight.pop(tp, None)
+            self._waiting.pop(tp, None)
             self._committable.pop(tp, None)
             self._last_delivered.pop(tp, None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import NamedTuple
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from faust.types import TP
 
 from schemas.errors import BrokerError
@@ -33,15 +34,17 @@ class Row(NamedTuple):
         return f"{self.tp.topic}|{self.name}".encode()
 
 
-async def read_rows(settings: Settings, topic: str, tick: TP, timeout_s: float = 60.0) -> dict[str, bytes]:
-    """The latest rows of one tick partition, read from the same partition number of the changelog.
+async def read_rows(
+    settings: Settings, topic: str, ticks: Collection[TP], timeout_s: float = 60.0
+) -> dict[TP, dict[str, bytes]]:
+    """The latest rows of tick partitions, each read from the same partition number of the changelog.
 
     Raises `BrokerError` when the broker gives nothing for `timeout_s`.
     """
-    return await asyncio.to_thread(_read, settings, topic, tick, timeout_s)
+    return await asyncio.to_thread(_read, settings, topic, ticks, timeout_s) if ticks else {}
 
 
-def _read(settings: Settings, topic: str, tick: TP, timeout_s: float) -> dict[str, bytes]:
+def _read(settings: Settings, topic: str, ticks: Collection[TP], timeout_s: float) -> dict[TP, dict[str, bytes]]:
     consumer = Consumer(
         {
             **confluent_config(settings),
@@ -51,35 +54,44 @@ def _read(settings: Settings, topic: str, tick: TP, timeout_s: float) -> dict[st
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 10,
         }
     )
-    prefix = f"{tick.topic}|".encode()
-    rows: dict[str, bytes] = {}
+    states: dict[TP, dict[str, bytes]] = {tp: {} for tp in ticks}
+    pending = {tp.partition for tp in ticks}
     read = 0
     heard = said = time.monotonic()
     try:
-        consumer.assign([TopicPartition(topic, tick.partition, 0)])
-        while True:
-            for message in consumer.consume(10_000, 0.2):
-                error = message.error()
-                if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    return rows
-                if error is not None:
-                    raise BrokerError(f"{topic}[{tick.partition}]: state cannot be read: {error.str()}")
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in pending])
+        while pending:
+            for message in consumer.consume(10_000, 0.05):
                 heard = time.monotonic()
-                read += 1
-                key, value = message.key() or b"", message.value()
-                if key.startswith(prefix):
-                    name = key[len(prefix) :].decode()
-                    if value is None:
-                        rows.pop(name, None)
-                    else:
-                        rows[name] = value
+                error = message.error()
+                if error is None:
+                    read += 1
+                    _apply(states, message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    pending.discard(message.partition())
+                else:
+                    raise BrokerError(f"{topic}[{message.partition()}]: state cannot be read: {error.str()}")
             now = time.monotonic()
             if now - said > PROGRESS_S:
                 said = now
-                log.info("state.recovering", partition=f"{topic}[{tick.partition}]", rows=read, instruments=len(rows))
+                log.info("state.recovering", topic=topic, rows=read, partitions_left=sorted(pending))
             if now - heard > timeout_s:
-                raise BrokerError(f"{topic}[{tick.partition}]: no state came for {timeout_s:.0f} s")
+                raise BrokerError(f"{topic}{sorted(pending)}: no state came for {timeout_s:.0f} s")
+        return states
     finally:
         consumer.close()
+
+
+def _apply(states: dict[TP, dict[str, bytes]], message: Message) -> None:
+    tick_topic, _, name = (message.key() or b"").decode("utf-8", "replace").partition("|")
+    rows = states.get(TP(tick_topic, message.partition()))
+    if rows is None:
+        return  # of another tick topic, or of another partition number's owner
+    value = message.value()
+    if value is None:
+        rows.pop(name, None)
+    else:
+        rows[name] = value

@@ -9,7 +9,11 @@ import stamina.instrumentation
 import structlog
 
 #: What the libraries below say at INFO is about themselves, not about the user's data.
-_LIBRARIES = ("faust", "mode", "aiokafka", "asyncio", "kafka")
+_LIBRARIES = {
+    **dict.fromkeys(("faust", "mode", "aiokafka", "asyncio", "kafka"), logging.WARNING),
+    # These warn of what is ordinary: a rebalance, a timer that ran late.
+    **dict.fromkeys(("aiokafka.consumer.group_coordinator", "mode.timers"), logging.ERROR),
+}
 
 
 def configure(level: str = "INFO", *, json: bool | None = None) -> None:
@@ -44,7 +48,7 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for library in _LIBRARIES:
-        logging.getLogger(library).setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
+    for library, usual in _LIBRARIES.items():
+        logging.getLogger(library).setLevel(logging.DEBUG if level == "DEBUG" else usual)
     # The store writer says itself that it tries again, and with what in the queue.
     stamina.instrumentation.set_on_retry_hooks([])

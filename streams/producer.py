@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -71,11 +71,19 @@ class BarrierProducer:
         key: bytes | None = None,
         partition: int = -1,
         headers: list[tuple[str, bytes]] | None = None,
+        on_error: Callable[[KafkaError], None] | None = None,
     ) -> bool:
-        """Hand a record to librdkafka; False when its queue is full (await `room` and try again)."""
+        """Hand a record to librdkafka; False when its queue is full (await `room` and try again).
+
+        With `on_error` a failure of this record is told there, in the producer's thread, and makes
+        no `barrier` raise.
+        """
         span = self._span
 
         def settle(error: KafkaError | None, message: Message) -> None:
+            if error is not None and on_error is not None:
+                on_error(error)
+                error = None
             self._settle(span, error, message)
 
         kwargs: dict[str, Any] = {"key": key, "headers": headers, "on_delivery": settle}

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -45,7 +46,14 @@ def _explained(exc: BaseException) -> BaseException:
     return exc
 
 
-async def serve(app: App) -> None:
+async def _show_life(file: Path) -> None:
+    """Touch the file while the event loop runs: what looks after the process reads its age."""
+    while True:
+        file.touch()
+        await asyncio.sleep(1)
+
+
+async def serve(app: App, health_file: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT; raises the reason if the app crashes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -53,11 +61,14 @@ async def serve(app: App) -> None:
         loop.add_signal_handler(signum, stop.set)
     async with running(app):
         log.info("worker.started", app=app.conf.id)
+        life = asyncio.ensure_future(_show_life(health_file)) if health_file is not None else None
         stopping = asyncio.ensure_future(stop.wait())
         crash = asyncio.ensure_future(crashed(app))
         await asyncio.wait([stopping, crash], return_when=asyncio.FIRST_COMPLETED)
         if crash.done():
             raise crash.result()
         crash.cancel()
+        if life is not None:
+            life.cancel()
         log.info("worker.leaving", app=app.conf.id)
     log.info("worker.left", app=app.conf.id)

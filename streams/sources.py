@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 from schemas.codecs import get_codec
 from schemas.codecs.csv import COLUMNS
 from schemas.errors import BadTick, SourceError
-from schemas.trade import instrument
+from schemas.trade import Trade, instrument
 
 #: The longest line that fits into a Kafka record of the default size (1 MiB and 12 bytes, less what
 #: the record's batch, key and headers take).
@@ -120,10 +120,13 @@ class Keyer:
 
     def key(self, value: bytes) -> tuple[bytes | None, str]:
         """The key, and what is wrong with the line where nothing can be read from it."""
+        trade, problem = self.first(value)
+        return None if trade is None else instrument(trade.venue, trade.symbol).encode(), problem
+
+    def first(self, value: bytes) -> tuple[Trade | None, str]:
+        """The first trade of the line, if it has one, and what is wrong where it cannot be read."""
         try:
             trades = self._codec.decode(value)
         except BadTick as exc:
             return None, str(exc)
-        if not trades:
-            return None, ""
-        return instrument(trades[0].venue, trades[0].symbol).encode(), ""
+        return trades[0] if trades else None, ""

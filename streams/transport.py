@@ -156,7 +156,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seek_epochs: defaultdict[TP, int] = defaultdict(int)
-        self.ledger = Ledger(self.transport.max_in_flight)
+        self.ledger = Ledger(self.transport.max_waiting)
         self.ledger.on_room = self.wake
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -272,8 +272,8 @@ class Transport(driver.Transport):  # type: ignore[misc]
     batch_topics: frozenset[str] = frozenset()
     #: Whether a partition of a batch topic may be fetched now. Called in the consumer's thread.
     is_open: Callable[[TP], bool] = staticmethod(lambda tp: True)
-    #: Batches of one partition that may wait for their acknowledgement.
-    max_in_flight: int = 4
+    #: Batches of one partition that may wait to be worked on.
+    max_waiting: int = 4
     #: Set when the worker leaves: batch topics are fetched no more.
     draining: bool = False
 

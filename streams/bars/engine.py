@@ -68,6 +68,7 @@ class BarEngine:
         grace_ns = self.spec.grace_ns
         max_future_ns = self.spec.max_future_ns
         dedupe_ns = self.spec.dedupe_ns
+        ticks = accepted = 0
 
         for record in records:
             try:
@@ -80,8 +81,8 @@ class BarEngine:
                 counts.ignored += 1
                 continue
             offset = record.offset
-            stamp_ms = _stamp_ms(record)
-            stamp_ns = None if stamp_ms is None else stamp_ms * 1_000_000
+            stamp_ms = record.timestamp
+            stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
 
             for index, trade in enumerate(trades):
                 name = instrument(trade.venue, trade.symbol)
@@ -93,7 +94,7 @@ class BarEngine:
                     continue
                 book.offset = offset
                 book.index = index
-                counts.ticks += 1
+                ticks += 1
                 if book.batch != batch:
                     book.batch = batch
                     book.active_ns = now_ns
@@ -110,7 +111,7 @@ class BarEngine:
                     continue
 
                 trade_id = trade.trade_id
-                if dedupe_ns is not None and trade_id is not None:
+                if trade_id is not None and dedupe_ns is not None:
                     seen_ns = book.seen.entries.get(trade_id)
                     if seen_ns is not None:
                         if seen_ns >= book.watermark_ns - dedupe_ns:
@@ -133,19 +134,21 @@ class BarEngine:
                         book.turn(trade, offset)
                     for window in book.current:
                         window.add(trade, turnover, offset)
-                counts.accepted += 1
+                accepted += 1
                 if ts_ns > book.watermark_ns:
                     book.watermark_ns = ts_ns
                     if ts_ns - grace_ns > book.horizon_ns:
                         book.horizon_ns = ts_ns - grace_ns
                         if book.horizon_ns >= book.next_end_ns:
                             self._close(book, due)
-                if dedupe_ns is not None and trade_id is not None:
+                if trade_id is not None and dedupe_ns is not None:
                     seen = book.seen
                     seen.entries[trade_id] = ts_ns
                     if len(seen.entries) > seen.room:
                         book.forget_trades(dedupe_ns)
 
+        counts.ticks += ticks
+        counts.accepted = accepted
         if records:
             self.position = max(self.position, records[-1].offset)
         output.bars = self._publish(due.items(), FINAL)

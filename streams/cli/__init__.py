@@ -61,7 +61,8 @@ def main(roles: Callable[[], Any]) -> None:
     for a wrong command line, with 130 when interrupted.
     """
     try:
-        status = cli(obj=roles, standalone_mode=False)  # what `Exit` carried, if a command raised it
+        # Click gives back what `Exit` carried, if a command raised it.
+        status = cli(obj=roles, prog_name="tidegate", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except click.UsageError as exc:
         exc.show()
@@ -77,7 +78,3 @@ def main(roles: Callable[[], Any]) -> None:
         if exc.hint:
             click.echo(f"  hint: {exc.hint}", err=True)
         sys.exit(1)
-    except BrokenPipeError:
-        # Whoever read our output has enough; without this Python complains at exit.
-        sys.stderr.close()
-        sys.exit(0)

@@ -16,6 +16,7 @@ from schemas.bar import Bar, encode_bar
 from streams.bars.types import BarType
 from streams.cli.bar_table import BarTable
 from streams.cli.options import config_option, store_option
+from streams.cli.output import emit
 from streams.cli.times import Instant
 from streams.settings import load_settings
 from streams.store.base import BarQuery, open_store
@@ -98,9 +99,9 @@ async def _print(url: str, query: BarQuery, printer: Callable[[list[Bar]], str])
         async with aclosing(store.read(query)) as batches:  # type: ignore[type-var]
             async for bars in batches:
                 count += len(bars)
-                click.echo(printer(bars), nl=False)
+                emit(printer(bars))
         if not count:
-            click.echo(printer([]), nl=False)
+            emit(printer([]))
     finally:
         await store.close()
     return count

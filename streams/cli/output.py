@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
+from typing import NoReturn
 
 import click
 from rich.console import Console
@@ -10,6 +13,20 @@ from rich.table import Table
 
 #: Where output is piped nothing is wrapped at the width of a terminal that is not there.
 PIPED_WIDTH = 10_000
+
+
+def emit(text: str) -> None:
+    """Write text to standard output; ends the command in silence, with 0, once nobody reads it any more."""
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        _leave()
+
+
+def _leave() -> NoReturn:
+    # Python flushes standard output when it ends, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise click.exceptions.Exit(0)
 
 
 def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -22,11 +39,8 @@ def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 def print_table(table: Table) -> None:
     """Print to standard output, as wide as it needs where that is no terminal."""
-    console = Console()
-    if not console.is_terminal:
-        # Not by rich: it ends the process with 1 when the reader of a pipe has gone.
-        console = Console(file=io.StringIO(), width=PIPED_WIDTH)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+    out = io.StringIO()
+    terminal = Console()
+    width = terminal.width if terminal.is_terminal else PIPED_WIDTH
+    Console(file=out, width=width, force_terminal=terminal.is_terminal).print(table)
+    emit("".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines()))

@@ -12,7 +12,7 @@ import click
 from schemas.errors import ConfigError
 from streams.admin import TopicAdmin
 from streams.cli.options import broker_option, config_option
-from streams.cli.output import new_table, print_table
+from streams.cli.output import emit, new_table, print_table
 from streams.settings import load_settings
 from streams.topicplan import (
     ActualTopic,
@@ -133,7 +133,7 @@ def show_command(file: Path | None) -> None:
     """
     path = file or default_file()
     read_plan(path, "")
-    click.echo(path.read_text(encoding="utf-8"), nl=False)
+    emit(path.read_text(encoding="utf-8"))
 
 
 def _compare(file: Path | None, broker: str | None, config: Path | None) -> _Comparison:
@@ -152,7 +152,7 @@ def _report(seen: _Comparison, *, as_json: bool, failed: dict[str, str] | None =
     if as_json:
         rows = [_as_object(change, failed) for change in seen.changes]
         head = {"broker": seen.broker, "file": str(seen.file), "as_planned": seen.as_planned}
-        click.echo(json.dumps({**head, "changes": rows, "uneven": seen.uneven}))
+        emit(json.dumps({**head, "changes": rows, "uneven": seen.uneven}) + "\n")
     else:
         _print_changes(seen, failed)
     for name, reason in (failed or {}).items():

@@ -37,4 +37,4 @@ def command(
     """
     logs.configure(log_level)
     settings = load_settings(config, roles=roles, broker=broker, store=store)
-    asyncio.run(serve(roles_module().compose(settings)))
+    asyncio.run(serve(roles_module().compose(settings), settings.health_file))

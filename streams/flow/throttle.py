@@ -74,6 +74,8 @@ class Throttle:
         """Decide again for all owned partitions, now."""
         now = self._clock()
         for feedback in self._controller.expired(now):
+            if self._controller.decide(feedback.partition, now).coordinator_id is not None:
+                continue  # another store worker has taken the partition over, and speaks
             log.warning(
                 "feedback.silent",
                 coordinator=feedback.coordinator_id,

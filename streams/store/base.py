@@ -59,8 +59,8 @@ class Store(Protocol):
     one transaction, all or nothing, and gives the result of writing its bars one after the other.
 
     Errors are StoreError; where `retriable` is true the same call may succeed later, also when a commit was
-    cut off and nobody knows its outcome. `open` and `write` connect anew after an error. BadBar names one bar,
-    and the same batch without it may be written. Numbers are exact, and are read back in plain notation.
+    cut off and nobody knows its outcome. `open` and `write` connect anew after an error. BadBar names one
+    bar, and the same batch without it may be written. Numbers are exact, and read back in plain notation.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """Bars in a DuckDB file, which one process has open.
 
-The table has no index. A primary key would cost 85 bytes a bar in the file and a third of the speed of inserts;
-MERGE finds rows as fast without one, as it reads only those parts of the table whose minimum and maximum allow
-the starts of the batch. The key stays unique because all writing is done by one thread of the one process that
-has the file.
+The table has no index. A primary key would cost 85 bytes a bar in the file and a third of the speed of
+inserts; MERGE finds rows as fast without one, as it reads only those parts of the table whose minimum and
+maximum allow the starts of the batch. The key stays unique because all writing is done by one thread of the
+one process that has the file.
 
 DECIMAL ends at 38 digits and a turnover needs up to 96, so sums are text: exact, and DuckDB refuses to add or
 compare text by mistake. For SQL, the view `bars_numeric` has them as DECIMAL(38, 18), rounded there, and an
@@ -35,6 +35,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_ROWS = 5_000
+CONFIG = {"autoinstall_known_extensions": "false"}
+"""DuckDB downloads code when it meets a file of SQLite's, say."""
 
 _files_of_this_process: set[Path] = set()
 
@@ -153,7 +155,7 @@ class DuckStore:
         try:
             if not may_open(self._path, read_only=self._read_only):
                 raise duckdb.IOException("permission denied")
-            connection = duckdb.connect(self._path, read_only=self._read_only)
+            connection = duckdb.connect(self._path, read_only=self._read_only, config=CONFIG)
         except duckdb.Error as error:
             raise explain_open(error, self.name, self._path, read_only=self._read_only) from error
         _files_of_this_process.add(self._path)

@@ -16,15 +16,11 @@ ONE_PROCESS = (
     "which serves several workers and readers at once"
 )
 _FULL = re.compile(r"No space left|File too large|quota exceeded|max_temp_directory_size", re.IGNORECASE)
+_DAMAGED = re.compile("corrupt|checksum|serializ", re.IGNORECASE)
 _REFUSALS = (
     duckdb.ConstraintException,
-    duckdb.ConversionException,
     duckdb.DataError,
-    duckdb.InvalidInputException,
-    duckdb.OutOfRangeException,
-    duckdb.TypeMismatchException,
     pa.ArrowInvalid,
-    pa.ArrowTypeError,
     OverflowError,
     UnicodeEncodeError,
 )
@@ -35,7 +31,7 @@ def explain_open(error: duckdb.Error, name: str, path: Path, *, read_only: bool)
     """Why a file could not be opened."""
     text = _text(error)
     if "Conflicting lock" in text or "different configuration" in text:
-        return in_use(name, text)
+        return in_use(name, _holder(text))
     if read_only and not path.exists():
         return StoreError(f"no such store: {name}", hint="is the path right? a worker makes it")
     if path.is_dir():
@@ -45,7 +41,7 @@ def explain_open(error: duckdb.Error, name: str, path: Path, *, read_only: bool)
     if not may_open(path, read_only=read_only):
         who = "is not readable" if read_only else "cannot be written, or its directory cannot"
         return StoreError(f"{name}: {who}", hint="check owner, permissions and mount options")
-    if "not a valid DuckDB database" in text:
+    if path.exists() and not _is_duckdb(path):
         return StoreError(f"{name}: is not a DuckDB file", hint="name another path; it was left as it is")
     return explain(error, name)
 
@@ -57,10 +53,8 @@ def may_open(path: Path, *, read_only: bool) -> bool:
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
 
 
-def in_use(name: str, text: str = "") -> StoreInUse:
-    """The error for a file that is open elsewhere; DuckDB mostly tells by whom."""
-    holder = re.search(r"held in (?:(\S+) )?\(?PID (\d+)", text)
-    who = f"process {holder[2]}{f' ({holder[1]})' if holder[1] else ''}" if holder else "another process"
+def in_use(name: str, who: str) -> StoreInUse:
+    """The error for a file that is open elsewhere."""
     return StoreInUse(f"{name}: {who} has it open", hint=ONE_PROCESS)
 
 
@@ -74,15 +68,28 @@ def explain(error: Exception, name: str) -> StoreError:
     match error:
         case duckdb.OutOfMemoryException():
             return StoreUnavailable(f"{name}: out of memory: {text}", hint="write smaller batches")
+        case duckdb.SerializationException() | duckdb.IOException() if _DAMAGED.search(text):
+            return StoreError(f"{name}: the file is damaged: {text}", hint="restore it, or name another path")
         case duckdb.IOException() | duckdb.FatalException() | duckdb.TransactionException():
             return StoreUnavailable(f"{name}: {text}")
-        case duckdb.SerializationException():
-            return StoreError(f"{name}: the file is damaged: {text}", hint="restore it, or name another path")
         case duckdb.CatalogException() | duckdb.BinderException():
             return StoreError(f"{name}: {text}", hint="was the table bars altered or dropped?")
         case _ if isinstance(error, _REFUSALS):
             return BadBar(text)
     return StoreError(f"{name}: {text}")
+
+
+def _holder(text: str) -> str:
+    """Who holds the lock, where DuckDB can tell: `held in /usr/bin/python3.11 (PID 4711)`."""
+    found = re.search(r"held in (?:(\S+) )?\(?PID (\d+)", text)
+    if found is None:
+        return "another process"
+    return f"process {found[2]} ({found[1]})" if found[1] else f"process {found[2]}"
+
+
+def _is_duckdb(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(12)[8:] == b"DUCK"
 
 
 def _text(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """The SQL of the DuckDB store, and the Arrow table that a batch of bars becomes."""
 
+# ruff: noqa: S608 - the names in the statements are our own, and values are parameters
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -160,7 +160,7 @@ class PostgresStore:
         await connection.execute(CREATE_STAGE)
 
     async def _check(self, connection: Any) -> None:
-        found = {name: kind for name, kind in await connection.fetch(FIND_COLUMNS)}
+        found = dict(map(tuple, await connection.fetch(FIND_COLUMNS)))
         if not found:
             raise StoreError(f"{self.name}: holds no table bars", hint=_OTHER_SCHEMA)
         wrong = complaints(found, TYPES)

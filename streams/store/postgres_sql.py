@@ -1,5 +1,7 @@
 """The SQL of the PostgreSQL store."""
 
+# ruff: noqa: S608 - the names in the statements are our own, and values are parameters
+
 from __future__ import annotations
 
 from streams.store.base import BarQuery
@@ -42,9 +44,9 @@ CREATE TABLE bars (
     PRIMARY KEY ({", ".join(KEY)})
 );
 CREATE INDEX bars_by_symbol ON bars (symbol, type, start_ns);
-CREATE OR REPLACE VIEW bars_numeric AS
-    SELECT to_timestamp(start_ns / 1000000000) AS start_time, to_timestamp(end_ns / 1000000000) AS end_time, *
-    FROM bars;
+CREATE VIEW bars_numeric AS
+    SELECT to_timestamp(start_ns / 1000000000) AS start_time, to_timestamp(end_ns / 1000000000) AS end_time,
+    * FROM bars;
 """
 """A bar starts and ends at a whole second. The view has the name and the columns that it has in DuckDB."""
 
@@ -57,8 +59,8 @@ WHERE attrelid = to_regclass('bars') AND attnum > 0 AND NOT attisdropped
 """
 FIND_KEY = f"""
 SELECT EXISTS (
-    SELECT FROM pg_index WHERE indrelid = to_regclass('bars') AND indisunique AND indimmediate AND indpred IS NULL
-    AND indnatts = {len(KEY)} AND ARRAY{list(KEY)} @> (
+    SELECT FROM pg_index WHERE indrelid = to_regclass('bars')
+    AND indisunique AND indimmediate AND indpred IS NULL AND indnatts = {len(KEY)} AND ARRAY{list(KEY)} @> (
         SELECT array_agg(attname::text) FROM pg_attribute
         WHERE attrelid = indrelid AND attnum = ANY (indkey)
     )

@@ -94,6 +94,8 @@ class StoreWriter:
         """Queue the bars of one batch; waits while the queue is full."""
         while self._size >= self.capacity:
             await self._wait()
+        self.taken += len(batch)
+        self.on_taken(batch.tp.partition, batch.last_offset)
         bars: list[Bar] = []
         records: list[Record] = []
         for record in batch.records:
@@ -104,8 +106,6 @@ class StoreWriter:
                 records.append(record)
             except BadRecord as exc:
                 await self._bury(record, Reason.malformed, str(exc))
-        self.taken += len(batch)
-        self.on_taken(batch.tp.partition, batch.last_offset)
         self._entries.append(_Entry(batch, bars, records))
         self._resize(len(bars))
 

@@ -1,4 +1,5 @@
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -34,8 +35,27 @@ def test_a_number_is_read_exactly_and_written_plainly(text: str, plain: str) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["", " 1", "1 ", "1\n", "+1", "1.", ".5", "01", "-01.5", "1_0", "0x1", "1,5", "--1", "1e", "1e1.5", "nan"]
-    + ["NaN", "Infinity", "-Infinity", "inf", "٣", "1.٣", "²", "1.²", "true", "null", "1" * 129],
+    [
+        *(
+            "",
+            " 1",
+            "1 ",
+            "1\n",
+            "+1",
+            "1.",
+            ".5",
+            "01",
+            "-01.5",
+            "1_0",
+            "0x1",
+            "1,5",
+            "--1",
+            "1e",
+            "1e1.5",
+            "nan",
+        ),
+        *("NaN", "Infinity", "-Infinity", "inf", "٣", "1.٣", "²", "1.²", "true", "null", "1" * 129),
+    ],
 )
 def test_what_json_does_not_write_as_a_number_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="is not a decimal number") as caught:
@@ -43,7 +63,9 @@ def test_what_json_does_not_write_as_a_number_is_none(text: str) -> None:
     assert not isinstance(caught.value, OutOfRange)
 
 
-@pytest.mark.parametrize("text", ["1e18", "1e400", "-1000000000000000000", "1e999999999999", "9" * 128, "9" * 19])
+@pytest.mark.parametrize(
+    "text", ["1e18", "1e400", "-1000000000000000000", "1e999999999999", "9" * 128, "9" * 19]
+)
 def test_more_than_18_integer_digits_are_out_of_range(text: str) -> None:
     with pytest.raises(OutOfRange, match="at most 18 integer digits"):
         parse(text)
@@ -62,11 +84,11 @@ def test_every_number_survives_being_written_and_read(value: int) -> None:
 
 @given(json_numbers)
 def test_parsing_agrees_with_decimal(text: str) -> None:
-    exact = Decimal(text).scaleb(SCALE)
+    exact = Fraction(text) * 10**SCALE
     try:
         value = parse_once(text)
     except OutOfRange:
-        assert abs(exact) >= 10**36 or exact != int(exact)
+        assert abs(exact) >= 10**36 or exact.denominator > 1
     else:
         assert value == exact
 
@@ -85,12 +107,15 @@ def test_rendering_agrees_with_decimal(value: int, scale: int) -> None:
 def test_any_text_is_a_number_or_a_value_error(text: str) -> None:
     try:
         parse_once(text)
-    except ValueError as error:
-        assert len(str(error)) < 150
-    else:
-        Decimal(text)
+    except ValueError:
+        return
+    Decimal(text)
 
 
 def test_the_quoted_text_of_an_error_is_cut() -> None:
     assert shorten("abc") == '"abc"'
     assert shorten("a" * 41) == '"' + "a" * 40 + '…"'
+
+
+def test_the_quoted_text_of_an_error_is_printable() -> None:
+    assert shorten("1\n\ud800é") == r'"1\n\ud800é"'

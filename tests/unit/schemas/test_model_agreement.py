@@ -19,7 +19,9 @@ from schemas.wire import Contract
 
 Agreement = tuple[Callable[[bytes | None], Any], type[Contract]]
 
-words = quoted(st.text(st.characters(exclude_categories=["C"], exclude_characters="|"), min_size=1, max_size=9))
+words = quoted(
+    st.text(st.characters(exclude_categories=["C"], exclude_characters="|"), min_size=1, max_size=9)
+)
 naturals = integers(0, 2**63 - 1)
 floats = st.floats(allow_nan=False, allow_infinity=False).map(repr)
 positive = floats.map(lambda text: text.lstrip("-"))
@@ -107,13 +109,17 @@ def test_dead_letter_and_model_agree(value: bytes) -> None:
     assert_agree(LETTER, value)
 
 
-@pytest.mark.parametrize("agreement", [BAR, FEEDBACK, RATE, LETTER], ids=["bar", "feedback", "rate", "letter"])
+@pytest.mark.parametrize(
+    "agreement", [BAR, FEEDBACK, RATE, LETTER], ids=["bar", "feedback", "rate", "letter"]
+)
 @given(ANY_JSON | ODD)
 def test_struct_and_model_agree_on_any_json(agreement: Agreement, text: str) -> None:
     assert_agree(agreement, text.encode())
 
 
-@pytest.mark.parametrize("agreement", [BAR, FEEDBACK, RATE, LETTER], ids=["bar", "feedback", "rate", "letter"])
+@pytest.mark.parametrize(
+    "agreement", [BAR, FEEDBACK, RATE, LETTER], ids=["bar", "feedback", "rate", "letter"]
+)
 @pytest.mark.parametrize("value", [None, b"", b"\xff", b"{", b"[" * 100_000, b'{"topic":"\xff"}'])
 def test_what_is_no_json_is_a_bad_record(agreement: Agreement, value: bytes | None) -> None:
     with pytest.raises(BadRecord):

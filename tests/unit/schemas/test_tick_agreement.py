@@ -20,7 +20,9 @@ decimals = st.from_regex(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?", fullmatch=Tr
 sizes = decimals.map(lambda text: text.lstrip("-"))
 exponents = st.from_regex(r"[1-9](\.[0-9]{1,3})?[eE][+-]?[0-9]{1,2}", fullmatch=True)
 times = integers(10**17, 2**63 - 1)
-names = quoted(st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="|:"), min_size=1, max_size=9))
+names = quoted(
+    st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="|:"), min_size=1, max_size=9)
+)
 
 ticks = messages(
     {
@@ -64,7 +66,9 @@ def test_hot_path_and_model_agree_on_any_json(text: str) -> None:
     assert hot(text.encode()) == model(text.encode())
 
 
-@pytest.mark.parametrize("field", ["symbol", "ts_ns", "price", "size", "venue", "trade_id", "side", "recv_ns", "count"])
+@pytest.mark.parametrize(
+    "field", ["symbol", "ts_ns", "price", "size", "venue", "trade_id", "side", "recv_ns", "count"]
+)
 @given(ODD)
 def test_hot_path_and_model_agree_on_every_odd_field(field: str, odd: str) -> None:
     tick = {"symbol": '"X"', "ts_ns": "1723161255342000000", "price": '"1"', "size": '"1"', field: odd}
@@ -79,7 +83,9 @@ def test_a_tick_that_the_model_writes_is_read_as_the_same_trade(value: bytes) ->
 
 
 def test_the_model_keeps_numbers_as_they_are_written() -> None:
-    tick = Tick.from_json(b'{"symbol":"X","ts_ns":1723161255342000000,"price":0.100000000000000005,"size":1e-8}')
+    tick = Tick.from_json(
+        b'{"symbol":"X","ts_ns":1723161255342000000,"price":0.100000000000000005,"size":1e-8}'
+    )
     assert (tick.price, tick.size) == (Decimal("0.100000000000000005"), Decimal("0.00000001"))
 
 

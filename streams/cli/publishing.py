@@ -1,0 +1,162 @@
+"""Publishing to an existing topic from the command line, with an account of every record."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections import deque
+from typing import Any
+
+import click
+from confluent_kafka import KafkaError
+from rich.table import Table
+
+from schemas.errors import BrokerError, ProduceError
+from streams.admin import TopicAdmin
+from streams.broker import check_topics, confluent_config
+from streams.cli.output import emit, print_table
+from streams.producer import BarrierProducer
+from streams.settings import Settings, TickTopic
+
+#: Refused records that are told one by one.
+TELL = 5
+
+#: Longer than a broker takes to come back, shorter than people wait for an answer.
+_GIVE_UP_MS = 30_000
+_BATCH_BYTES = 1 << 20
+
+# What says that this record is not taken, where others are.
+_OF_THE_RECORD = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+
+
+class Publisher:
+    """Publishes records to one topic. A refused one is told and counted; what stops all of them is raised."""
+
+    def __init__(self, settings: Settings, topic: str, batch_bytes: int) -> None:
+        self.topic = topic
+        self.sent = 0
+        self.refused = 0
+        self._started = time.monotonic()
+        self._errors: deque[tuple[KafkaError, str]] = deque()
+        self._failed: ProduceError | None = None
+        self._producer = BarrierProducer(
+            {
+                **confluent_config(settings),
+                "message.timeout.ms": _GIVE_UP_MS,
+                # The broker refuses a batch as a whole, so only a record that is too long by itself may exceed it.
+                "batch.size": batch_bytes,
+            }
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Since the publisher began."""
+        return time.monotonic() - self._started
+
+    @property
+    def unsettled(self) -> int:
+        """Records without an answer of the broker so far."""
+        return len(self._producer)
+
+    async def publish(
+        self, value: bytes, key: bytes | None, origin: str, headers: list[tuple[str, bytes]] | None = None
+    ) -> None:
+        """Publish one record; `origin` says where it is from. Raises ProduceError once publishing fails."""
+        self._look()
+        note = functools.partial(self._note, origin)
+        await self._producer.send(self.topic, value, key=key, headers=headers, on_error=note)
+        self.sent += 1
+
+    def refuse(self, reason: str) -> None:
+        """Tell and count a record that is not even sent."""
+        self.refused += 1
+        tell(f"refused {reason}", self.refused)
+
+    async def settle(self) -> None:
+        """Wait until every record has its answer. Raises ProduceError where publishing failed."""
+        await self._producer.barrier()
+        self._look()
+
+    async def close(self) -> None:
+        """Stop; without `settle` before, what is under way may be lost."""
+        await self._producer.close(0.0 if self._failed else 5.0)
+
+    @property
+    def published(self) -> int:
+        """Records that the broker acknowledged, after `settle`."""
+        return self.sent - self.unsettled - self._lost
+
+    def _note(self, origin: str, error: KafkaError) -> None:
+        self._errors.append((error, origin))
+
+    def _look(self) -> None:
+        while self._errors:
+            error, origin = self._errors.popleft()
+            self._lost += 1
+            if error.code() in _OF_THE_RECORD:
+                self.refuse(f"{origin}: by the broker: {error.str()}")
+            elif self._failed is None:
+                self._failed = ProduceError(
+                    f"{self.topic}: not delivered, from {origin} on: {error.str()}",
+                    hint="is the broker reachable and in health? may the user write to this topic?",
+                )
+        if self._failed is not None:
+            raise self._failed
+
+    _lost = 0
+
+
+async def open_publisher(settings: Settings, topic: str) -> Publisher:
+    """A publisher to a topic that exists. Raises BrokerError where it does not, or no broker answers."""
+    await check_topics(settings, [topic], [topic])
+    return Publisher(settings, topic, min(_BATCH_BYTES, _max_message_bytes(settings, topic)))
+
+
+def _max_message_bytes(settings: Settings, topic: str) -> int:
+    try:
+        config = TopicAdmin(settings).read([topic])[topic].config
+    except BrokerError:  # who may write is not always allowed to look
+        return _BATCH_BYTES
+    return int(config.get("max.message.bytes") or _BATCH_BYTES)
+
+
+def tick_topic(settings: Settings, topic: str) -> TickTopic | None:
+    """What the settings say about a topic of ticks."""
+    return next((tick for tick in settings.ticks if tick.topic == topic), None)
+
+
+def tell(text: str, count: int) -> None:
+    """Tell the first few on standard error."""
+    if count <= TELL:
+        click.echo(text, err=True)
+    elif count == TELL + 1:
+        click.echo("and more, which are only counted", err=True)
+
+
+def print_account(account: dict[str, Any], *, as_json: bool) -> None:
+    """Print the account of a command: one object for machines, a table for people."""
+    if as_json:
+        emit(json.dumps(account) + "\n")
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in account.items():
+        if isinstance(value, bool):
+            continue
+        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int | float) else str(value))
+    print_table(table)
+
+
+def rates(count: int, seconds: float) -> dict[str, Any]:
+    """How long it took, and how many a second."""
+    return {"seconds": round(seconds, 3), "per_second": round(count / seconds) if seconds else 0}

@@ -1,0 +1,47 @@
+"""The broker under the benchmark."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from support.containers import HOST, free_port
+from support.kafka import Kafka
+
+
+class Broker(NamedTuple):
+    """Where it is, and what it is."""
+
+    address: str
+    description: str
+
+
+class HostKafka(Kafka):
+    """Kafka in the host's network, where no proxy copies every byte. Linux only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        controller = free_port()
+        self.ports.clear()
+        self.with_kwargs(mem_limit="4g", network_mode="host")
+        self.with_envs(
+            KAFKA_LISTENERS=f"EXTERNAL://{self.address},CONTROLLER://{HOST}:{controller}",
+            KAFKA_CONTROLLER_QUORUM_VOTERS=f"1@{HOST}:{controller}",
+        )
+
+
+@contextmanager
+def bench_broker() -> Iterator[Broker]:
+    """The broker that TIDEGATE_TEST_KAFKA names, or one in a container of its own."""
+    given = os.environ.get("TIDEGATE_TEST_KAFKA")
+    if given:
+        yield Broker(given, "of unknown version, named by TIDEGATE_TEST_KAFKA")
+        return
+    on_host = sys.platform == "linux"
+    with HostKafka() if on_host else Kafka() as broker:
+        broker.wait_ready()
+        network = "the host's network" if on_host else "a published port"
+        yield Broker(broker.address, f"{broker.version}, in a container on {network}")
