@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.pipeline import BarsPipeline
 from streams.producer import BarrierProducer
-from streams.settings import Settings, load_settings
+from streams.settings import Role, Settings, load_settings
 from streams.store.base import Store, open_store
 from streams.store.writer import StoreWriter
 from streams.topics import Topics
@@ -195,8 +196,8 @@ async def _nothing() -> None:
 
 def compose(settings: Settings) -> App:
     """The app of the first role, which starts and stops those of the others."""
-    roles = [{"bars": bars_role, "store": store_role}[role](settings).app for role in settings.roles]  # type: ignore[operator]
-    first, *others = roles
+    make: dict[Role, Callable[[Settings], BarsRole | StoreRole]] = {"bars": bars_role, "store": store_role}
+    first, *others = [make[role](settings).app for role in settings.roles]
     for other in others:
         first.service(other)
     return first

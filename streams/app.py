@@ -91,8 +91,7 @@ def build_app(settings: Settings, role: str, batch_topics: frozenset[str]) -> Ap
         web_enabled=False,
         autodiscover=False,
     )
-    transport = app.transport
-    assert isinstance(transport, Transport)
+    transport: Transport = app.transport
     transport.batch_topics = batch_topics
     return app
 

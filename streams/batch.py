@@ -65,8 +65,9 @@ class Ledger:
     """The batches in flight of every partition, oldest first: waiting, then released, then acknowledged.
 
     Of each partition, `max_waiting` batches may wait to be worked on; what is released costs no
-    room, so that it is the worker's own queues that hold it back. Batches are known by identity, not by offset: after a seek the ledger forgets them, so a
-    late `Batch.ack` of a batch that was fetched before the seek cannot vouch for its successor.
+    room, so that it is the worker's own queues that hold it back. Batches are known by identity, not
+    by offset: after a seek the ledger forgets them, so a late `Batch.ack` of a batch that was fetched
+    before the seek cannot vouch for its successor.
     """
 
     def __init__(self, max_waiting: int = 4) -> None:

@@ -58,7 +58,9 @@ def faust_credentials(settings: Settings) -> CredentialsT | None:
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(settings.ssl_cafile) if settings.ssl_cafile else None)
     if settings.ssl_certfile is not None:
-        context.load_cert_chain(str(settings.ssl_certfile), str(settings.ssl_keyfile or settings.ssl_certfile))
+        context.load_cert_chain(
+            str(settings.ssl_certfile), str(settings.ssl_keyfile or settings.ssl_certfile)
+        )
     return context
 
 
@@ -70,7 +72,9 @@ async def cluster(settings: Settings, timeout_s: float = 5.0) -> ClusterMetadata
 def cluster_now(settings: Settings, timeout_s: float = 5.0) -> ClusterMetadata:
     """`cluster`, for callers without an event loop."""
     complaints: list[str] = []
-    admin = AdminClient({**confluent_config(settings), "error_cb": lambda error: complaints.append(error.str())})
+    admin = AdminClient(
+        {**confluent_config(settings), "error_cb": lambda error: complaints.append(error.str())}
+    )
     try:
         return admin.list_topics(timeout=timeout_s)
     except KafkaException as exc:
@@ -103,7 +107,7 @@ async def check_topics(settings: Settings, wanted: Iterable[str], same_count: It
     missing = sorted(name for name in wanted if name not in topics)
     if missing:
         raise BrokerError(
-            f"broker {settings.broker} lacks {'topics' if len(missing) > 1 else 'topic'} {', '.join(missing)}",
+            f"broker {settings.broker} lacks {'topics' if missing[1:] else 'topic'} {', '.join(missing)}",
             hint="`tidegate topics plan` shows what is missing, `tidegate topics apply` creates it",
         )
     counts = {name: len(topics[name].partitions) for name in same_count}
@@ -111,6 +115,6 @@ async def check_topics(settings: Settings, wanted: Iterable[str], same_count: It
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise BrokerError(
             f"these topics must have equal partition counts: {listed}",
-            hint="partition p must mean the same instruments in each; make the odd one anew with the right count",
+            hint="partition p must mean the same instruments in each: make the odd one anew",
         )
     return next(iter(counts.values()))

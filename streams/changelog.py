@@ -44,7 +44,9 @@ async def read_rows(
     return await asyncio.to_thread(_read, settings, topic, ticks, timeout_s) if ticks else {}
 
 
-def _read(settings: Settings, topic: str, ticks: Collection[TP], timeout_s: float) -> dict[TP, dict[str, bytes]]:
+def _read(
+    settings: Settings, topic: str, ticks: Collection[TP], timeout_s: float
+) -> dict[TP, dict[str, bytes]]:
     consumer = Consumer(
         {
             **confluent_config(settings),

@@ -16,7 +16,9 @@ def parse_duration(text: str) -> int:
     """Nanoseconds of a duration such as ``500ms``, ``2s`` or ``1.5h``; ValueError for anything else."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a duration: write a number and a unit, such as 500ms, 2s, 5m, 1h or 1d")
+        raise ValueError(
+            f"{text!r} is not a duration: write a number and a unit, such as 500ms, 2s, 5m, 1h or 1d"
+        )
     number, unit = match.groups()
     whole, _, fraction = number.partition(".")
     return int(whole) * NS[unit] + (int(fraction) * NS[unit] // 10 ** len(fraction) if fraction else 0)

@@ -26,7 +26,9 @@ class EmbeddedBroker:
     """One broker on a loopback port, gone when closed or when the process ends."""
 
     def __init__(self, topics: Iterable[str]) -> None:
-        self._producer = Producer({"test.mock.num.brokers": 1, "client.id": "tidegate-embedded", "log_level": 0})
+        self._producer = Producer(
+            {"test.mock.num.brokers": 1, "client.id": "tidegate-embedded", "log_level": 0}
+        )
         try:
             brokers = self._producer.list_topics(timeout=10).brokers
             # It makes a topic when somebody asks for it.

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 from aiokafka.partitioner import murmur2
 from confluent_kafka import KafkaException
@@ -52,7 +52,9 @@ class Loop:
         self.store.writer.on_written = self._remember
         self._producer = BarrierProducer(confluent_config(settings))
 
-    async def publish(self, value: bytes, key: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> None:
+    async def publish(
+        self, value: bytes, key: bytes | None, headers: list[tuple[str, bytes]] | None = None
+    ) -> None:
         """Publish one tick record; waits while the loop is behind."""
         if key is None:
             partition = self.published % PARTITIONS
@@ -85,7 +87,9 @@ class Loop:
         pipeline, writer = self.bars.pipeline, self.store.writer
         await self._until(lambda: self.applied >= self.published, tick)
         await pipeline.close()
-        await self._until(lambda: writer.taken >= pipeline.published and not writer.size and writer.idle, tick)
+        await self._until(
+            lambda: writer.taken >= pipeline.published and not writer.size and writer.idle, tick
+        )
 
     async def _until(self, condition: Callable[[], bool], tick: Callable[[], None]) -> None:
         while not condition():
@@ -153,8 +157,7 @@ async def whole_loop(
 
 @contextlib.asynccontextmanager
 async def _raising(*apps: Any) -> AsyncIterator[None]:
-    body = asyncio.current_task()
-    assert body is not None
+    body = cast(asyncio.Task[None], asyncio.current_task())
     reason: list[BaseException] = []
 
     async def watch() -> None:

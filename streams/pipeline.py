@@ -157,7 +157,9 @@ class BarsPipeline:
         engine = self._engines.get(tp)
         if engine is None:
             spec = self._specs[tp.topic]
-            engine = BarEngine(spec.spec, get_codec(spec.feed, spec.venue), spec.source or tp.topic, tp.partition)
+            engine = BarEngine(
+                spec.spec, get_codec(spec.feed, spec.venue), spec.source or tp.topic, tp.partition
+            )
             self._engines[tp] = engine
         return engine
 

@@ -42,14 +42,16 @@ async def crashed(*apps: App) -> BaseException:
 
 def _explained(exc: BaseException) -> BaseException:
     if isinstance(exc, KafkaError):
-        return BrokerError(f"the broker or its client gave up: {exc}", hint="see the log above for what preceded it")
+        return BrokerError(
+            f"the broker or its client gave up: {exc}", hint="see the log above for what preceded it"
+        )
     return exc
 
 
 async def _show_life(file: Path) -> None:
     """Touch the file while the event loop runs: what looks after the process reads its age."""
     while True:
-        file.touch()
+        file.touch()  # noqa: ASYNC240  local, and a stuck disk should look like a stuck worker
         await asyncio.sleep(1)
 
 

@@ -112,7 +112,9 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError("ticks: a topic is named twice")
         if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
-            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
+            raise ValueError(
+                f"security_protocol {self.security_protocol} needs sasl_username and sasl_password"
+            )
         _ = self.thresholds
         return self
 

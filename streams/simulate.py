@@ -85,8 +85,9 @@ class SimulatedFeed:
     """Trades of `instruments` symbols, some busier than others, in an order that `seed` decides.
 
     `disorder_ns` is how far behind its successors a tick may arrive; `duplicates` is the share of
-    ticks that repeat a recent one, trade id and all. Symbols, prices, sizes and ids depend on the
-    seed alone, however many ticks are asked for at a time; only event times depend on the clock.
+    ticks that repeat a recent one, trade id and all. Each symbol's ids count up from `first_id`.
+    Symbols, prices, sizes and ids depend on nothing else, however many ticks are asked for at a
+    time; only event times depend on the clock.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class SimulatedFeed:
         disorder_ns: int = 0,
         duplicates: float = 0.0,
         venue: str = VENUE,
+        first_id: int = 1,
     ) -> None:
         if instruments < 1:
             raise ValueError(f"a feed of {instruments} instruments has no ticks")
@@ -108,7 +110,7 @@ class SimulatedFeed:
         self._venue = venue
         self._disorder_ns = disorder_ns
         self._duplicates = duplicates
-        self._trades = _market(random.Random(seed), instruments)
+        self._trades = _market(random.Random(seed), instruments, first_id)
         # The flaws have dice of their own, so that they change nothing but what they are.
         self._flaws = random.Random(seed + 1)
         self._recent: deque[SimTick] = deque(maxlen=_RECENT)
@@ -146,14 +148,16 @@ class SimulatedFeed:
 class _Book:
     """The price of one symbol, in its smallest steps."""
 
-    def __init__(self, symbol: str, price: float, price_digits: int, size: float, size_digits: int) -> None:
+    def __init__(
+        self, first_id: int, symbol: str, price: float, price_digits: int, size: float, size_digits: int
+    ) -> None:
         self.symbol = symbol
         self.price_digits = price_digits
         self.size_digits = size_digits
         self.start = round(price * 10.0**price_digits)
         self.size = size * 10.0**size_digits
         self.offset: float = 0.0
-        self.ids = count(1)
+        self.ids = count(first_id)
 
     def move(self, rng: random.Random) -> int:
         self.offset += rng.gauss(0.0, _STEP) - _PULL * self.offset
@@ -170,8 +174,8 @@ class _Book:
         )
 
 
-def _market(rng: random.Random, instruments: int) -> Iterator[_Trade]:
-    books = [_Book(*_listing(i)) for i in range(instruments)]
+def _market(rng: random.Random, instruments: int, first_id: int) -> Iterator[_Trade]:
+    books = [_Book(first_id, *_listing(i)) for i in range(instruments)]
     # The busiest symbol trades k times as often as the k-th.
     bounds = list(accumulate(1 / (i + 1) for i in range(instruments)))
     while True:

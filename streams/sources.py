@@ -35,6 +35,7 @@ class Source:
         self.name = "<stdin>" if name == "-" else name
         self._path = None if name == "-" else Path(name)
         self._raw: IO[bytes] | None = None
+        self._read = 0
         if self._path is not None:
             if self._path.is_dir():
                 raise SourceError("it is a directory", file=name, hint="name the files in it")
@@ -53,7 +54,9 @@ class Source:
     @property
     def read_bytes(self) -> int:
         """How many of `size` bytes have been read."""
-        return self._raw.tell() if self._raw is not None and self._path is not None else 0
+        if self._raw is not None and self._path is not None:
+            self._read = self._raw.tell()
+        return self._read
 
     def lines(self) -> Iterator[Line]:
         """All lines that are not blank. Raises `SourceError` where the file is damaged."""
@@ -77,13 +80,16 @@ class Source:
                     yield Line(self.name, number, value, size)
         except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
             raise SourceError(
-                f"the gzip data is damaged after this line: {exc}", file=self.name, line=number,
+                f"the gzip data is damaged after this line: {exc}",
+                file=self.name,
+                line=number,
                 hint="fetch the file again; `gzip -t` tests it",
             ) from None
         except OSError as exc:
             raise SourceError(f"it cannot be read further: {exc}", file=self.name, line=number) from None
         finally:
             if self._path is not None:
+                self._read = raw.tell()
                 raw.close()
                 self._raw = None
 
@@ -114,7 +120,10 @@ class Keyer:
             return True
         if text.lower().startswith(("symbol,", "timestamp,", "ts", "time")) or "price" in text.lower():
             raise SourceError(
-                f"its columns are {text[:120]!r}", file=line.file, line=1, hint=f"they must be {COLUMNS}, in this order"
+                f"its columns are {text[:120]!r}",
+                file=line.file,
+                line=1,
+                hint=f"they must be {COLUMNS}, in this order",
             )
         return False
 

@@ -118,7 +118,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             for waiter in list(fetcher._fetch_waiters):
                 fetcher._notify(waiter)
 
-    async def seek_to_committed(self) -> Mapping[TP, int | None]:
+    async def seek_to_committed(self) -> Any:
         return await self.call_thread(self._seek_to_committed, self._ensure_consumer())
 
     async def _seek_to_committed(self, consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:

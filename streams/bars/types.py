@@ -68,6 +68,7 @@ class BarSpec:
     """How long an instrument is without a tick before its bars are published early."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "late", Late(self.late))  # where it is a plain string
         names = [bar_type.name for bar_type in self.bar_types]
         if not names:
             raise ValueError("name at least one bar type")

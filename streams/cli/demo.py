@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from schemas.bar import Bar
 from schemas.trade import instrument
 from streams import logs
+from streams.cli.demo_view import View
 from streams.cli.run import summarise
 from streams.cli.summary import print_summary
 from streams.loop import Loop, whole_loop
@@ -40,12 +37,14 @@ SLOW_FROM, SLOW_UNTIL = 0.1, 0.7
 @click.command("demo")
 @click.option("--seconds", default=15.0, show_default=True, type=click.FloatRange(2, 3600))
 @click.option("--slow-store", is_flag=True, help="Make the store slow for a while, and see what happens.")
-@click.option("--rate", default=2000, show_default=True, type=click.IntRange(1, 50_000), help="Ticks per second.")
+@click.option(
+    "--rate", default=2000, show_default=True, type=click.IntRange(1, 50_000), help="Ticks per second."
+)
 @click.option("--instruments", default=12, show_default=True, type=click.IntRange(1, 500))
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same prices.")
 @click.option("--json", "as_json", is_flag=True, help="Print only the summary, as one JSON object.")
 @click.pass_obj
-def command(roles: Any, **options: Any) -> None:
+def command(roles: Any, /, **options: Any) -> None:
     """Run a simulated feed of several instruments through broker, bars, store and feedback.
 
     Everything is real but the feed: Kafka's protocol (an embedded broker), DuckDB in a temporary
@@ -64,7 +63,9 @@ def command(roles: Any, **options: Any) -> None:
         click.echo()
     print_summary(summary, as_json=options["as_json"])
     if not options["as_json"]:
-        click.echo(f"{summary['bars_equal']:,} of {summary['bars_expected']:,} bars equal an independent computation")
+        click.echo(
+            f"{summary['bars_equal']:,} of {summary['bars_expected']:,} bars equal an independent computation"
+        )
     if not summary["accounted"] or summary["bars_equal"] != summary["bars_expected"]:
         raise click.exceptions.Exit(1)
 
@@ -78,7 +79,7 @@ async def _demo(roles: Any, options: dict[str, Any]) -> dict[str, Any]:
         store = SlowStore(open_store(url), None)
         overrides = {"queue_capacity": QUEUE, "write_batch": 10} if options["slow_store"] else {}
         async with whole_loop(roles, tick, broker=None, store_url=url, store=store, **overrides) as loop:
-            view = _View(loop, options["as_json"])
+            view = View(loop, options["as_json"])
             loop.store.writer.on_written = view.wrap(loop.store.writer.on_written)
             with view:
                 await _feed(loop, feed, sent, store, view, options)
@@ -97,7 +98,12 @@ async def _demo(roles: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _feed(
-    loop: Loop, feed: SimulatedFeed, sent: list[SimTick], store: SlowStore, view: _View, options: dict[str, Any]
+    loop: Loop,
+    feed: SimulatedFeed,
+    sent: list[SimTick],
+    store: SlowStore,
+    view: View,
+    options: dict[str, Any],
 ) -> None:
     seconds, rate = options["seconds"], options["rate"]
     started = time.monotonic()
@@ -110,90 +116,6 @@ async def _feed(
             await loop.publish(one.encode(), instrument(one.venue, one.symbol).encode())
         view.update()
         await asyncio.sleep(STEP_S)
-
-
-class _View:
-    """What one sees: tables on a terminal, a line a second where output is piped."""
-
-    def __init__(self, loop: Loop, silent: bool) -> None:
-        self.note = ""
-        self._loop = loop
-        self._silent = silent
-        self._recent: deque[Bar] = deque(maxlen=10)
-        self._console = Console()
-        self._live = Live(console=self._console, refresh_per_second=10, transient=True)
-        self._said = 0.0
-
-    def __enter__(self) -> _View:
-        if self._console.is_terminal and not self._silent:
-            self._live.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._live.stop()
-
-    def wrap(self, on_written: Any) -> Any:
-        def written(bars: list[Bar]) -> None:
-            self._recent.extend(bars)
-            on_written(bars)
-
-        return written
-
-    def update(self, force: bool = False) -> None:
-        if self._silent:
-            return
-        if self._console.is_terminal:
-            self._live.update(Group(self._partitions(), Text(), self._bars(), Text(), self._queue()))
-        elif force or time.monotonic() - self._said >= 1:
-            self._said = time.monotonic()
-            click.echo(self._line())
-
-    def _line(self) -> str:
-        loop, writer = self._loop, self._loop.store.writer
-        held = ", ".join(
-            f"{p} {'paused' if h.decision.scale == 0 else 'slowed'}"
-            for p, h in sorted(loop.bars.throttle.held.items())
-        )
-        return (
-            f"{time.monotonic() - loop.started:5.1f} s  ticks {loop.published:>7,}  lag {sum(loop.lag()):>6,}  "
-            f"bars {sum(loop.stored().values()):>5,}  queue {writer.size:>3}/{writer.capacity} {writer.level.value:<4}  "
-            f"partitions: {held or 'all open'}{'  (' + self.note + ')' if self.note else ''}"
-        )
-
-    def _partitions(self) -> Table:
-        table = Table("partition", "lag", "flow", "why", title="ticks", title_justify="left", box=None)
-        held = self._loop.bars.throttle.held
-        for partition, lag in enumerate(self._loop.lag()):
-            if partition in held:
-                decision, since = held[partition]
-                flow = "[red]paused[/]" if decision.scale == 0 else f"[yellow]at {decision.scale:.0%}[/]"
-                why = f"store is {decision.reason.value} since {time.time() - since:.1f} s ({decision.coordinator_id})"
-            else:
-                flow, why = "[green]open[/]", ""
-            table.add_row(str(partition), f"{lag:,}", flow, why)
-        return table
-
-    def _bars(self) -> Table:
-        table = Table(title="bars stored last", title_justify="left", box=None)
-        for name in ("instrument", "type", "start"):
-            table.add_column(name)
-        for name in ("open", "high", "low", "close", "volume", "trades"):
-            table.add_column(name, justify="right")
-        for bar in self._recent:
-            start = time.strftime("%H:%M:%S", time.gmtime(bar.start_ns // 10**9))
-            table.add_row(
-                bar.instrument, bar.type, start, bar.open, bar.high, bar.low, bar.close, bar.volume, str(bar.trade_count)
-            )
-        return table
-
-    def _queue(self) -> Text:
-        writer = self._loop.store.writer
-        fill = min(1.0, writer.size / writer.capacity)
-        color = {"ok": "green", "soft": "yellow", "hard": "red"}[writer.level.value]
-        return Text.from_markup(
-            f"store queue [{color}]{'█' * round(fill * 40):<40}[/] {writer.size}/{writer.capacity} {writer.level.value}"
-            f"   {self.note}\n{self._loop.published:,} ticks sent, {sum(self._loop.stored().values()):,} bars stored"
-        )
 
 
 def _content(bar: Bar) -> tuple[Any, ...]:
@@ -214,7 +136,13 @@ def _recompute(sent: list[SimTick]) -> dict[tuple[str, str, int], tuple[Any, ...
             key = (instrument(one.venue, one.symbol), name, one.ts_ns // step * step)
             windows[key].append((Decimal(one.price), Decimal(one.size)))
     return {
-        key: (trades[0][0], max(p for p, _ in trades), min(p for p, _ in trades), trades[-1][0],
-              sum((s for _, s in trades), Decimal(0)), len(trades))
+        key: (
+            trades[0][0],
+            max(p for p, _ in trades),
+            min(p for p, _ in trades),
+            trades[-1][0],
+            sum((s for _, s in trades), Decimal(0)),
+            len(trades),
+        )
         for key, trades in windows.items()
     }

@@ -22,8 +22,8 @@ from streams.settings import Settings, TickTopic
 #: Refused records that are told one by one.
 TELL = 5
 
-#: Longer than a broker takes to come back, shorter than people wait for an answer.
-_GIVE_UP_MS = 30_000
+#: Longer than a broker takes to come back.
+_GIVE_UP_MS = 60_000
 _BATCH_BYTES = 1 << 20
 
 # What says that this record is not taken, where others are.
@@ -45,6 +45,7 @@ class Publisher:
         self.topic = topic
         self.sent = 0
         self.refused = 0
+        self._lost = 0
         self._started = time.monotonic()
         self._errors: deque[tuple[KafkaError, str]] = deque()
         self._failed: ProduceError | None = None
@@ -52,7 +53,7 @@ class Publisher:
             {
                 **confluent_config(settings),
                 "message.timeout.ms": _GIVE_UP_MS,
-                # The broker refuses a batch as a whole, so only a record that is too long by itself may exceed it.
+                # The broker refuses whole batches: only a record that is too long by itself may exceed this.
                 "batch.size": batch_bytes,
             }
         )
@@ -63,9 +64,9 @@ class Publisher:
         return time.monotonic() - self._started
 
     @property
-    def unsettled(self) -> int:
-        """Records without an answer of the broker so far."""
-        return len(self._producer)
+    def published(self) -> int:
+        """Records that the broker has acknowledged so far."""
+        return self.sent - len(self._producer) - self._lost - len(self._errors)
 
     async def publish(
         self, value: bytes, key: bytes | None, origin: str, headers: list[tuple[str, bytes]] | None = None
@@ -90,11 +91,6 @@ class Publisher:
         """Stop; without `settle` before, what is under way may be lost."""
         await self._producer.close(0.0 if self._failed else 5.0)
 
-    @property
-    def published(self) -> int:
-        """Records that the broker acknowledged, after `settle`."""
-        return self.sent - self.unsettled - self._lost
-
     def _note(self, origin: str, error: KafkaError) -> None:
         self._errors.append((error, origin))
 
@@ -111,8 +107,6 @@ class Publisher:
                 )
         if self._failed is not None:
             raise self._failed
-
-    _lost = 0
 
 
 async def open_publisher(settings: Settings, topic: str) -> Publisher:

@@ -35,22 +35,40 @@ TELL = 5
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--feed", type=click.Choice(FEEDS), help="Shape of the lines.  [default: by the file's ending]")
 @click.option("--venue", default="", help="Venue of the instruments, where the lines name none.")
-@click.option("--bars", "bar_types", default="1s,1m", show_default=True, help="Bar types: any of Ns, Nm, Nh, Nd.")
+@click.option(
+    "--bars", "bar_types", default="1s,1m", show_default=True, help="Bar types: any of Ns, Nm, Nh, Nd."
+)
 @click.option("--grace", default="2s", show_default=True, help="How much later than others a tick may come.")
 @click.option("--late", default="revise", show_default=True, type=click.Choice([late.value for late in Late]))
 @click.option("--retain", default="5m", show_default=True, help="How long a closed bar can be revised.")
 @click.option("--dedupe", default="5m", show_default=True, help="How long a trade id is remembered, or off.")
-@click.option("--max-future", default="10s", show_default=True, help="How far ahead of its receipt a tick may be.")
-@click.option("--store", default="duckdb:tidegate.duckdb", show_default=True, metavar="URL",
-              help="duckdb:PATH or postgresql://USER@HOST/DB.")
-@click.option("--broker", default="embedded", show_default=True, metavar="HOST:PORT",
-              help="embedded, or bootstrap servers.")
-@click.option("--dead-letters", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Write refused ticks here as JSON lines, with their bytes.")
+@click.option(
+    "--max-future", default="10s", show_default=True, help="How far ahead of its receipt a tick may be."
+)
+@click.option(
+    "--store",
+    default="duckdb:tidegate.duckdb",
+    show_default=True,
+    metavar="URL",
+    help="duckdb:PATH or postgresql://USER@HOST/DB.",
+)
+@click.option(
+    "--broker",
+    default="embedded",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="embedded, or bootstrap servers.",
+)
+@click.option(
+    "--dead-letters",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write refused ticks here as JSON lines, with their bytes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.option("--log-level", default="WARNING", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 @click.pass_obj
-def command(roles: Any, **options: Any) -> None:
+def command(roles: Any, /, **options: Any) -> None:
     """Read files of ticks, publish them to topics of this run, build bars, store them.
 
     SOURCE is a CSV file (symbol,ts_ns,recv_ns,price,size,trade_id,side,cond) or a file with one
@@ -92,7 +110,9 @@ def _tick_topic(feed: str, options: dict[str, Any]) -> TickTopic:
     except ValidationError as exc:
         first = exc.errors()[0]
         where = str(first["loc"][0]) if first["loc"] else "bars"
-        raise ConfigError(f"--{where.replace('_', '-')}: {str(first['msg']).removeprefix('Value error, ')}") from None
+        raise ConfigError(
+            f"--{where.replace('_', '-')}: {str(first['msg']).removeprefix('Value error, ')}"
+        ) from None
 
 
 def _source_label(names: tuple[str, ...]) -> str:
@@ -100,7 +120,11 @@ def _source_label(names: tuple[str, ...]) -> str:
     paths = ["-" if name == "-" else str(Path(name).resolve()) for name in names]
     if "-" in paths:
         return f"run:stdin:{time.time_ns()}"
-    return f"run:{paths[0]}" if len(paths) == 1 else f"run:{hashlib.sha256(chr(0).join(paths).encode()).hexdigest()[:16]}"
+    return (
+        f"run:{paths[0]}"
+        if len(paths) == 1
+        else f"run:{hashlib.sha256(chr(0).join(paths).encode()).hexdigest()[:16]}"
+    )
 
 
 async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +139,9 @@ async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict
         return summarise(loop, refused.lines, seconds)
 
 
-async def _publish(loop: Loop, sources: list[Source], keyer: Keyer, refused: _Refused, progress: _Progress) -> None:
+async def _publish(
+    loop: Loop, sources: list[Source], keyer: Keyer, refused: _Refused, progress: _Progress
+) -> None:
     for source in sources:
         progress.source = source
         for line in source.lines():
@@ -146,7 +172,9 @@ class _Refused:
 
     def too_long(self, file: str, number: int, size: int) -> None:
         self.lines += 1
-        self._tell(f"{file}:{number}: a line of {size:,} bytes; a record holds {MAX_LINE_BYTES:,}", self.lines)
+        self._tell(
+            f"{file}:{number}: a line of {size:,} bytes; a record holds {MAX_LINE_BYTES:,}", self.lines
+        )
 
     def dead_letter(self, record: Record, letter: DeadLetter) -> None:
         self.letters += 1
@@ -174,11 +202,17 @@ class _Progress:
         sizes = [source.size for source in sources]
         self._total = sum(size for size in sizes if size is not None) if None not in sizes else None
         self._done = 0
+        self._ticks = 0
         console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[ticks]:,} ticks"), TimeElapsedColumn(),
-            console=console, disable=not console.is_terminal, transient=True,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[ticks]:,} ticks"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
         )
         self._task: TaskID = self._progress.add_task("reading", total=self._total, ticks=0)
 
@@ -196,7 +230,9 @@ class _Progress:
     def update(self, loop: Loop | None = None) -> None:
         read = self._done + (self.source.read_bytes if self.source is not None else 0)
         fields = {"ticks": loop.applied} if loop is not None else {}
-        self._progress.update(self._task, completed=read, description="reading" if self.source else "storing", **fields)
+        self._progress.update(
+            self._task, completed=read, description="reading" if self.source else "storing", **fields
+        )
 
 
 def summarise(loop: Loop, refused_lines: int, seconds: float) -> dict[str, Any]:

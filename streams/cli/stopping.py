@@ -13,6 +13,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _SLICE_S = 0.05
+#: Launchers pass on what the terminal has sent already: one wish, two signals.
+_SAME_S = 1.0
 
 
 class Stop:
@@ -20,6 +22,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self._requested_s = 0.0
         self._reading = False
 
     @contextlib.contextmanager
@@ -34,8 +37,13 @@ class Stop:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self.requested = self.requested, True
-        if again or self._reading:
+        now_s = time.monotonic()
+        if self.requested:
+            if now_s - self._requested_s > _SAME_S:
+                raise KeyboardInterrupt
+            return
+        self.requested, self._requested_s = True, now_s
+        if self._reading:
             raise KeyboardInterrupt
 
     def reading(self, items: Iterator[T]) -> Iterator[T]:
@@ -56,5 +64,6 @@ class Stop:
     async def sleep(self, seconds: float) -> None:
         """Sleep, but not beyond the signal."""
         end = time.monotonic() + seconds
-        while not self.requested and (left := end - time.monotonic()) > 0:
+        # A plain signal handler has no way to wake the loop.
+        while not self.requested and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, _SLICE_S))

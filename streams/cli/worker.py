@@ -15,14 +15,21 @@ from streams.settings import load_settings
 
 
 @click.command("worker")
-@click.option("--roles", metavar="ROLES", help="bars, store or both, separated by a comma.  [default: bars,store]")
+@click.option(
+    "--roles", metavar="ROLES", help="bars, store or both, separated by a comma.  [default: bars,store]"
+)
 @config_option
 @broker_option
 @store_option
 @click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 @click.pass_obj
 def command(
-    roles_module: Any, roles: str | None, config: Path | None, broker: str | None, store: str | None, log_level: str
+    roles_module: Any,
+    roles: str | None,
+    config: Path | None,
+    broker: str | None,
+    store: str | None,
+    log_level: str,
 ) -> None:
     """Run a worker process against a real broker; several of them share the work.
 

@@ -51,7 +51,12 @@ class FeedbackPublisher:
         while True:
             if self._writer.level is not said:
                 said = self._writer.level
-                log.info("store.pressure", level=said.value, queue=self._writer.size, capacity=self._writer.capacity)
+                log.info(
+                    "store.pressure",
+                    level=said.value,
+                    queue=self._writer.size,
+                    capacity=self._writer.capacity,
+                )
             for partition in self._partitions():
                 await self._publish(partition)
             try:

@@ -64,7 +64,9 @@ class Throttle:
                     raise BadRecord(f"it speaks of partition {feedback.partition}")
             except BadRecord as exc:
                 where = f"{record.topic}[{record.partition}]@{record.offset}"
-                log.warning("feedback.unreadable", where=where, error=str(exc), hint="who else writes to this topic?")
+                log.warning(
+                    "feedback.unreadable", where=where, error=str(exc), hint="who else writes to this topic?"
+                )
                 continue
             self._controller.observe(feedback, now)
         batch.ack()
@@ -107,11 +109,16 @@ class Throttle:
         if decision.scale < 1:
             self.held[partition] = Held(decision, now)
         log.info(
-            "partition.paused" if decision.scale == 0 else
-            "partition.slowed" if decision.scale < 1 else "partition.resumed",
+            "partition.paused"
+            if decision.scale == 0
+            else "partition.slowed"
+            if decision.scale < 1
+            else "partition.resumed",
             partition=partition,
             scale=decision.scale,
-            reason=decision.reason.value if decision.coordinator_id or decision.reason is not Level.ok else "silent",
+            reason=decision.reason.value
+            if decision.coordinator_id or decision.reason is not Level.ok
+            else "silent",
             coordinator=decision.coordinator_id,
             after_s=round(now - before.since, 2) if before is not None else None,
         )
@@ -123,4 +130,6 @@ class Throttle:
             partition=partition,
             coordinator_id=decision.coordinator_id,
         )
-        await self._producer.send(self._topic, encode_rate(adjustment), key=str(partition).encode(), partition=partition)
+        await self._producer.send(
+            self._topic, encode_rate(adjustment), key=str(partition).encode(), partition=partition
+        )

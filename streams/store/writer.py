@@ -180,7 +180,9 @@ class StoreWriter:
             source=source,
             hint="this bar is stored from another partition: key ticks by instrument, one partition each",
         )
-        detail = f"{bar.instrument} {bar.type} start_ns={bar.start_ns}: stored from another source than {source}"
+        detail = (
+            f"{bar.instrument} {bar.type} start_ns={bar.start_ns}: stored from another source than {source}"
+        )
         await self._bury(record, Reason.conflict, detail)
 
     async def _write_patiently(self, bars: Sequence[Bar]) -> WriteResult:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from confluent_kafka import KafkaException
 from support.kafka import TestTopics
 from support.workers import OWN_TOPICS, ROOT, Group, Worker, environment
 
@@ -139,7 +140,7 @@ def _follow(worker: Worker, group: Group, filled: Prefilled) -> Lap:
         if worker.process.poll() is not None or time.monotonic() > moved + STALL_S:
             raise RuntimeError(f"{worker.name} is stuck at {seen:,} of {filled.ticks:,} ticks")
         time.sleep(POLL_S)
-        committed = sum(max(0, offset) for offset in group.committed(filled.topic, PARTITIONS))
+        committed = _committed(group, filled.topic)
         if committed > seen:
             seen, moved = committed, time.monotonic()
             if not first:
@@ -147,6 +148,13 @@ def _follow(worker: Worker, group: Group, filled: Prefilled) -> Lap:
     if seen == first:
         raise RuntimeError(f"{worker.name} committed all of {seen:,} ticks at once: take more ticks")
     return Lap(seen - first, moved - started, _cpu(process) - cpu, {})
+
+
+def _committed(group: Group, topic: str) -> int:
+    try:
+        return sum(max(0, offset) for offset in group.committed(topic, PARTITIONS))
+    except KafkaException:  # a new group's coordinator has yet to load
+        return 0
 
 
 def _cpu(process: psutil.Process) -> float:

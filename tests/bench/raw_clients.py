@@ -46,7 +46,7 @@ class Lap:
 
 async def with_aiokafka(broker: str, topic: str, partitions: int) -> None:
     """`getmany` with the fetch settings of Tidegate's transport."""
-    conf = build_app(Settings(broker=broker), "bench", frozenset(), max_in_flight=1).conf
+    conf = build_app(Settings(broker=broker), "bench", frozenset()).conf
     consumer = aiokafka.AIOKafkaConsumer(
         bootstrap_servers=broker,
         max_poll_records=conf.broker_max_poll_records,

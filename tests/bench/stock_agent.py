@@ -24,7 +24,7 @@ app = faust.App(
     broker=f"kafka://{os.environ['BROKER']}",
     producer_acks=-1,
     # Tidegate's: what is committed is the clock by which both are measured.
-    broker_commit_interval=0.2,
+    broker_commit_interval=1.0,
     # As fast as Faust gets from start to work; none of it matters afterwards.
     stream_recovery_delay=0.0,
     topic_allow_declare=False,

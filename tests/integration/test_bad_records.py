@@ -1,4 +1,4 @@
-"""Whatever is on a ticks topic: it is dead-lettered with bytes, position and reason, and harms no neighbour."""
+"""Bad records are dead-lettered with bytes, position and reason, and harm no neighbour."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.store.base import BarQuery, open_store
 from support import oracle
 from support.kafka import TestTopics
 from support.wait import until
-from support.workers import OWN_TOPICS, Group, Worker, wait_assigned
+from support.workers import Group, Worker, wait_assigned
 
 pytestmark = pytest.mark.kafka
 
@@ -26,7 +26,13 @@ NOW = time.time_ns() // 10**9 * 10**9 - 600 * 10**9
 
 
 def _tick(ts_ns: int, number: int, **changes: object) -> bytes:
-    fields = {"symbol": "GOOD", "ts_ns": ts_ns, "price": f"{100 + number % 7}.5", "size": "0.1", "trade_id": number}
+    fields = {
+        "symbol": "GOOD",
+        "ts_ns": ts_ns,
+        "price": f"{100 + number % 7}.5",
+        "size": "0.1",
+        "trade_id": number,
+    }
     return json.dumps({**fields, **changes}).encode()
 
 

@@ -35,7 +35,11 @@ class Market(NamedTuple):
     shares: list[set[int]]
 
     def of(self, instrument: str, bar_type: str) -> dict[int, oracle.Content]:
-        return {start: bar for (name, kind, start), bar in self.bars.items() if (name, kind) == (instrument, bar_type)}
+        return {
+            start: bar
+            for (name, kind, start), bar in self.bars.items()
+            if (name, kind) == (instrument, bar_type)
+        }
 
 
 def _config(folder: Path, bootstrap: str, prefix: str, dsn: str) -> Path:
@@ -81,7 +85,9 @@ def market(kafka: str, postgres: str, tmp_path_factory: pytest.TempPathFactory) 
         ):
             workers = [a, b, c]
             wait_assigned(group, 3, f"{topics.prefix}ticks.kraken", workers)
-            wait_assigned(Group(kafka, f"{topics.prefix}tidegate-store"), 3, f"{topics.prefix}bars.v1", workers)
+            wait_assigned(
+                Group(kafka, f"{topics.prefix}tidegate-store"), 3, f"{topics.prefix}bars.v1", workers
+            )
             shares = group.assignment(f"{topics.prefix}ticks.kraken")
             for name, symbol, path in (
                 ("kraken", "KRAKEN:XBTUSDT", TICKS / "kraken_xbtusdt" / "trades.csv"),
@@ -99,8 +105,12 @@ def market(kafka: str, postgres: str, tmp_path_factory: pytest.TempPathFactory) 
                 expected |= oracle.bars_of(ticks, ("1s", "1m"))
             # Kraken 274 minutes and their seconds, XRPETH 2,469 and 706, and what the oracle says.
             until(lambda: expected.keys() <= stored(dsn).keys(), 60, "all Binance bars stored", every_s=0.5)
-            until(lambda: _count(dsn, "KRAKEN:XBTUSDT", "1m") == 274, 30, "all Kraken bars stored", every_s=0.5)
-            until(lambda: _count(dsn, "BINANCE:XRPETH", "1m") == 2469, 30, "all XRPETH bars stored", every_s=0.5)
+            until(
+                lambda: _count(dsn, "KRAKEN:XBTUSDT", "1m") == 274, 30, "all Kraken bars stored", every_s=0.5
+            )
+            until(
+                lambda: _count(dsn, "BINANCE:XRPETH", "1m") == 2469, 30, "all XRPETH bars stored", every_s=0.5
+            )
             statuses = [worker.stop() for worker in workers]
             assert statuses == [0, 0, 0]
         yield Market(stored(dsn), expected, shares)
@@ -123,7 +133,9 @@ def test_kraken_trades_give_the_273_whole_minutes_that_kraken_published(market: 
 
 
 @pytest.mark.parametrize(("bar_type", "count"), [("1m", 2469), ("5m", 706)])
-def test_xrpeth_trades_give_the_bars_of_an_independent_program(market: Market, bar_type: str, count: int) -> None:
+def test_xrpeth_trades_give_the_bars_of_an_independent_program(
+    market: Market, bar_type: str, count: int
+) -> None:
     ours = {s: bar._replace(trade_count=None) for s, bar in market.of("BINANCE:XRPETH", bar_type).items()}
     published = oracle.published_xrpeth(TICKS, bar_type)
     assert len(published) == count

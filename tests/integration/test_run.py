@@ -62,20 +62,29 @@ class TestRecorded:
             assert found["bars"] == {"1m": 2469, "5m": 706}
             for bar_type in ("1m", "5m"):
                 ours = stored(tmp_path, bar_type, "XRPETH")
-                assert {s: bar._replace(trade_count=None) for s, bar in ours.items()} == oracle.published_xrpeth(
-                    TICKS, bar_type
-                )
+                assert {
+                    s: bar._replace(trade_count=None) for s, bar in ours.items()
+                } == oracle.published_xrpeth(TICKS, bar_type)
 
     def test_binance_websocket_recordings_give_the_bars_of_the_oracle(self, tmp_path: Path) -> None:
-        names = ["spot_btcusdt_20240808", "spot_btcusdt_20240809", "spot_ethusdt_20240808", "spot_ethusdt_20240809"]
+        names = [
+            "spot_btcusdt_20240808",
+            "spot_btcusdt_20240809",
+            "spot_ethusdt_20240808",
+            "spot_ethusdt_20240809",
+        ]
         files = [TICKS / "binance_ws_20240808" / f"{name}.trades.jsonl.gz" for name in names]
-        ticks = [oracle.binance_tick(line, "BINANCE") for file in files for line in oracle.binance_lines(file)]
+        ticks = [
+            oracle.binance_tick(line, "BINANCE") for file in files for line in oracle.binance_lines(file)
+        ]
         found = summary(*files, "--feed", "binance", "--venue", "BINANCE", "--bars", "1s,1m", cwd=tmp_path)
         assert found["ticks_accepted"] == len(ticks) == 34_419
         expected = oracle.bars_of(ticks, ("1s", "1m"))
         for symbol in ("BTCUSDT", "ETHUSDT"):
             for bar_type in ("1s", "1m"):
-                wanted = {k[2]: bar for k, bar in expected.items() if k[:2] == (f"BINANCE:{symbol}", bar_type)}
+                wanted = {
+                    k[2]: bar for k, bar in expected.items() if k[:2] == (f"BINANCE:{symbol}", bar_type)
+                }
                 assert stored(tmp_path, bar_type, symbol) == wanted
 
 
@@ -91,7 +100,9 @@ def test_every_tick_is_in_a_bar_dead_lettered_a_duplicate_or_dropped(tmp_path: P
         f"A,{BASE + 9**9},,7e-05,1e-05,904,buy,",  # a valid number
     ]
     rows.append(f"A,{BASE},,1,1,905,buy,")  # late
-    found = summary(csv_file(tmp_path / "t.csv", rows), "--bars", "1s", "--dead-letters", "dead.jsonl", cwd=tmp_path)
+    found = summary(
+        csv_file(tmp_path / "t.csv", rows), "--bars", "1s", "--dead-letters", "dead.jsonl", cwd=tmp_path
+    )
     assert found["ticks_read"] == 108
     assert found["duplicates"] == 1
     assert found["dead_lettered"] == 5
@@ -105,7 +116,9 @@ def test_every_tick_is_in_a_bar_dead_lettered_a_duplicate_or_dropped(tmp_path: P
     assert bad["not-a-number"] == f"{tmp_path / 't.csv'}:54"
 
 
-@pytest.mark.parametrize(("policy", "dropped", "dead"), [("drop", 1, 0), ("dead-letter", 0, 1), ("revise", 0, 0)])
+@pytest.mark.parametrize(
+    ("policy", "dropped", "dead"), [("drop", 1, 0), ("dead-letter", 0, 1), ("revise", 0, 0)]
+)
 def test_a_late_tick_meets_the_policy(tmp_path: Path, policy: str, dropped: int, dead: int) -> None:
     rows = [f"A,{BASE + i * 10**9},,10,1,{i},buy," for i in range(10)] + [f"A,{BASE},,99,1,late,sell,"]
     found = summary(csv_file(tmp_path / "t.csv", rows), "--bars", "1s", "--late", policy, cwd=tmp_path)
@@ -118,7 +131,9 @@ def test_a_late_tick_meets_the_policy(tmp_path: Path, policy: str, dropped: int,
 def test_standard_input_gzip_and_json_lines_give_the_same_bars(tmp_path: Path) -> None:
     rows = [f"A,{BASE + i * 10**8},,{10 + i % 7},0.5,{i},buy," for i in range(300)]
     as_json = [
-        json.dumps({"symbol": "A", "ts_ns": BASE + i * 10**8, "price": str(10 + i % 7), "size": "0.5", "trade_id": i})
+        json.dumps(
+            {"symbol": "A", "ts_ns": BASE + i * 10**8, "price": str(10 + i % 7), "size": "0.5", "trade_id": i}
+        )
         for i in range(300)
     ]
     text = "\n".join([HEADER, *rows]).encode()
@@ -186,7 +201,9 @@ class TestMistakes:
         assert_one_clear_line(tidegate("run", "t.csv", "--store", "mysql://x", cwd=tmp_path), "mysql")
 
     def test_a_corrupt_gzip(self, tmp_path: Path) -> None:
-        data = gzip.compress("\n".join([HEADER, *(f"A,{BASE + i},,1,1,{i},buy," for i in range(20_000))]).encode())
+        data = gzip.compress(
+            "\n".join([HEADER, *(f"A,{BASE + i},,1,1,{i},buy," for i in range(20_000))]).encode()
+        )
         (tmp_path / "t.csv.gz").write_bytes(data[: len(data) // 2])
         done = tidegate("run", "t.csv.gz", cwd=tmp_path)
         assert_one_clear_line(done, "t.csv.gz", "gzip")

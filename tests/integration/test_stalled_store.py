@@ -1,10 +1,11 @@
-"""Two store workers on Apache Kafka, the database of one of them stalls: its partitions stop, the others go on."""
+"""Two store workers, the database of one of them stalls: its partitions stop, the others go on."""
 
 from __future__ import annotations
 
 import threading
 import time
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -33,7 +34,9 @@ class Load:
         self.sent: list[SimTick] = []
         self._topic = topic
         self._stop = threading.Event()
-        self._producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 5})
+        self._producer = Producer(
+            {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 5}
+        )
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
@@ -46,7 +49,7 @@ class Load:
                 self.sent.append(tick)
             self._producer.poll(0)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -89,7 +92,9 @@ def test_only_the_partitions_of_the_stalled_store_stop_and_nothing_is_lost(
             "--roles",
             "store",
         ) as stalling,
-        Worker(tmp_path, "healthy", _config(tmp_path, "healthy", kafka, prefix, dsn), "--roles", "store") as healthy,
+        Worker(
+            tmp_path, "healthy", _config(tmp_path, "healthy", kafka, prefix, dsn), "--roles", "store"
+        ) as healthy,
     ):
         workers = [bars, stalling, healthy]
         wait_assigned(bars_group, 1, ticks_topic, workers)
@@ -107,7 +112,9 @@ def test_only_the_partitions_of_the_stalled_store_stop_and_nothing_is_lost(
 
             # Positions, not flags: what the group has committed stands still where the store stalls,
             # and moves on at the rate of the producer where it does not.
-            still = until(lambda: _settled(bars_group, ticks_topic, hit), 10, "positions of paused partitions settle")
+            still = until(
+                lambda: _settled(bars_group, ticks_topic, hit), 10, "positions of paused partitions settle"
+            )
             before = bars_group.committed(ticks_topic)
             target = len(load.sent) + 3 * TICKS_PER_S
             until(lambda: len(load.sent) >= target, 10, "three more seconds of ticks")
@@ -123,7 +130,11 @@ def test_only_the_partitions_of_the_stalled_store_stop_and_nothing_is_lost(
                 assert grown < 50 * MIB, f"{worker.name} grew by {grown / MIB:.0f} MiB while paused"
             proxy.resume()
             until(lambda: not _paused(bars), 30, "all partitions are resumed, with nobody's help")
-            until(lambda: all(after[p] < c for p, c in enumerate(bars_group.committed(ticks_topic))), 20, "all move")
+            until(
+                lambda: all(after[p] < c for p, c in enumerate(bars_group.committed(ticks_topic))),
+                20,
+                "all move",
+            )
 
         expected = load.expected()
         until(lambda: stored(dsn) == expected, 60, "the stored bars equal the oracle's", every_s=0.5)

@@ -39,9 +39,15 @@ def test_a_pause_in_mid_stream_stops_positions_and_loses_nothing(crew: Crew, top
     with crew.watched(topic), flowing(crew.bootstrap, topic, per_s=8000) as sent:
         until(lambda: len(crew.took(topic, 0)) > 200, 10, "records flow")
         worker.ordered("scaled", "scale", partitions=[0, 1], scale=0)
-        until(lambda: all(worker.look(topic)[p]["in_flight"] == 0 for p in (0, 1)), 10, "what was taken is done")
+        until(
+            lambda: all(worker.look(topic)[p]["in_flight"] == 0 for p in (0, 1)), 10, "what was taken is done"
+        )
         # Records of the paused partitions stand in the client's buffer, where stock Faust drops them.
-        until(lambda: all(worker.look(topic)[p]["buffered"] for p in (0, 1)), 10, "records are fetched and buffered")
+        until(
+            lambda: all(worker.look(topic)[p]["buffered"] for p in (0, 1)),
+            10,
+            "records are fetched and buffered",
+        )
         before, taken = worker.look(topic), [len(crew.took(topic, p)) for p in range(4)]
         until(lambda: len(crew.took(topic, 2)) > taken[2] + 1000, 10, "the other partitions move on")
         after = worker.look(topic)
@@ -65,7 +71,12 @@ def test_many_short_pauses_lose_nothing(crew: Crew, topics: TestTopics) -> None:
             worker.ordered("scaled", "scale", partitions=[i % 4, (i + 1) % 4], scale=(0, 0.5, 1)[i % 3])
             taken = len(crew.took(topic, (i + 2) % 4))
             worker.ordered("scaled", "scale", partitions=[(i + 2) % 4], scale=1)
-            until(lambda p=(i + 2) % 4, n=taken: len(crew.took(topic, p)) > n, 5, "an open partition moves", 0.01)
+            until(
+                lambda p=(i + 2) % 4, n=taken: len(crew.took(topic, p)) > n,
+                5,
+                "an open partition moves",
+                0.01,
+            )
         worker.ordered("scaled", "scale", partitions=range_of(4), scale=1)
     crew.wait_for(topic, sent)
     for p in range(4):
@@ -189,7 +200,9 @@ def test_a_worker_that_is_stopped_finishes_what_it_took(crew: Crew, topics: Test
         assert first.stop() == 0
         taken = [first.offsets("took", topic, p) for p in range(4)]
         assert crew.group.committed(topic) == [len(offsets) for offsets in taken]
-        assert crew.group.assignment(topic) == [], "it left the group, and did not let it wait for the session to end"
+        assert crew.group.assignment(topic) == [], (
+            "it left the group, and did not let it wait for the session to end"
+        )
         second = crew.start(topic, **knobs)
         crew.share(topic, second)
     crew.wait_for(topic, sent)
@@ -218,7 +231,11 @@ def test_nothing_is_committed_that_is_not_acknowledged(crew: Crew, topics: TestT
     produce(crew.bootstrap, topic, 1000)
     worker = crew.start(topic, max_records=50, max_in_flight=3, ack_after_s=None)
     crew.share(topic, worker)
-    until(lambda: all(s["in_flight"] == 3 for s in worker.look(topic).values()), 10, "as much as may be is in flight")
+    until(
+        lambda: all(s["in_flight"] == 3 for s in worker.look(topic).values()),
+        10,
+        "as much as may be is in flight",
+    )
     taken = [worker.offsets("took", topic, p) for p in range(4)]
     # Several commit intervals, shown by what another partition commits meanwhile.
     assert crew.group.committed(topic) == [-1001] * 4
@@ -228,7 +245,9 @@ def test_nothing_is_committed_that_is_not_acknowledged(crew: Crew, topics: TestT
     second = crew.start(topic, max_records=50)
     crew.share(topic, second)
     crew.wait_for(topic, [1000] * 4)
-    assert all(second.offsets("took", topic, p) == list(range(1000)) for p in range(4)), "from the start again"
+    assert all(second.offsets("took", topic, p) == list(range(1000)) for p in range(4)), (
+        "from the start again"
+    )
 
 
 def test_acknowledgements_out_of_order_commit_a_prefix_only(crew: Crew, topics: TestTopics) -> None:
@@ -247,18 +266,24 @@ def test_a_seek_in_mid_stream_delivers_again_from_there(crew: Crew, topics: Test
     crew.share(topic, worker)
     with flowing(crew.bootstrap, topic, per_s=8000) as sent:
         for _ in range(25):
-            until(lambda n=len(crew.took(topic, 0)): len(crew.took(topic, 0)) > n + 50, 5, "records flow", 0.01)
+            until(
+                lambda n=len(crew.took(topic, 0)): len(crew.took(topic, 0)) > n + 50, 5, "records flow", 0.01
+            )
             target = max(0, len(set(crew.took(topic, 0))) - 500)
             worker.ordered("sought", "seek", tp=[topic, 0], offset=target)
             until(lambda: again(worker.said(), topic, target), 5, f"offset {target} is taken again", 0.01)
     crew.wait_for(topic, sent)
     crew.wait_committed(topic, sent)
     runs = contiguous(worker.offsets("took", topic, 0))
-    assert all(run[0] <= before[-1] + 1 for before, run in zip(runs, runs[1:], strict=False)), "nothing is skipped"
+    assert all(run[0] <= before[-1] + 1 for before, run in zip(runs, runs[1:], strict=False)), (
+        "nothing is skipped"
+    )
     assert len(runs) <= 1 + 25 * 2
 
 
-def test_an_acknowledgement_from_before_a_seek_vouches_for_nothing_after_it(crew: Crew, topics: TestTopics) -> None:
+def test_an_acknowledgement_from_before_a_seek_vouches_for_nothing_after_it(
+    crew: Crew, topics: TestTopics
+) -> None:
     topic = topics(partitions=1)
     produce(crew.bootstrap, topic, 400, partitions=[0])
     worker = crew.start(topic, max_records=100, max_in_flight=4, ack_after_s=None)
@@ -266,7 +291,9 @@ def test_an_acknowledgement_from_before_a_seek_vouches_for_nothing_after_it(crew
     until(lambda: len(crew.took(topic, 0)) == 400, 10, "four batches are in flight")
     held_back = crew.start(topic, ack_after_s=None)  # a rebalance: the same partition is sought anew
     until(lambda: held_back.said("assigned"), 10, "a second worker has joined")
-    owner = until(lambda: next((m for m in crew.members if m.owned(topic)), None), 10, "somebody owns the partition")
+    owner = until(
+        lambda: next((m for m in crew.members if m.owned(topic)), None), 10, "somebody owns the partition"
+    )
     until(lambda: len(crew.took(topic, 0)) == 800, 10, "all is taken again")
     worker.ordered("acked", "acknowledge")
     assert set(worker.offsets("acked", topic, 0)) == set(range(400))
@@ -362,7 +389,9 @@ def test_an_ordinary_topic_in_the_same_app_is_read_as_ever(crew: Crew, topics: T
     for worker in crew.members:
         for p in range(4):
             runs = contiguous(worker.offsets("took", ordinary, p))
-            assert len(runs) <= len(worker.said("assigned")), "in order, but for what a rebalance brings again"
+            assert len(runs) <= len(worker.said("assigned")), (
+                "in order, but for what a rebalance brings again"
+            )
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
@@ -396,7 +425,9 @@ def test_transactions_leave_gaps_that_confuse_neither_commits_nor_being_caught_u
     worker = crew.start(topic)
     until(lambda: worker.offsets("acked", topic, 0) == wanted, 20, "just what was committed is taken")
     until(lambda: crew.group.committed(topic, 1) == [wanted[-1] + 1], 5, "up to the last record is committed")
-    look = until(lambda: (s := worker.look(topic)[0])["position"] == end and s, 5, "the position passes the markers")
+    look = until(
+        lambda: (s := worker.look(topic)[0])["position"] == end and s, 5, "the position passes the markers"
+    )
     assert look["caught_up"]
 
     producer.begin_transaction()
@@ -432,4 +463,6 @@ def contiguous(offsets: list[int]) -> list[list[int]]:
 def again(said: list[dict], topic: str, target: int) -> bool:
     """Whether, after the last seek, something was taken that begins at its target."""
     last = max(i for i, entry in enumerate(said) if entry["kind"] == "sought")
-    return any(e["kind"] == "took" and e["tp"] == [topic, 0] and e["ranges"][0][0] == target for e in said[last:])
+    return any(
+        e["kind"] == "took" and e["tp"] == [topic, 0] and e["ranges"][0][0] == target for e in said[last:]
+    )

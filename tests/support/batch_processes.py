@@ -21,7 +21,9 @@ from support.wait import until
 from support.workers import ROOT, Group, environment
 
 
-def produce(bootstrap: str, topic: str, count: int, partitions: Iterable[int] = range(4), **config: Any) -> None:
+def produce(
+    bootstrap: str, topic: str, count: int, partitions: Iterable[int] = range(4), **config: Any
+) -> None:
     """Produce `count` small records to each partition, and wait until all are written."""
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 0, **config})
     for i in range(count):
@@ -115,7 +117,9 @@ class Process:
         """Tell it to do something, and wait until it says that it was done."""
         before = len(self.said(answer))
         self.order(do, **values)
-        return until(lambda: self.alive() and self.said(answer)[before:], 10, f"{self.name}: {answer}", 0.005)[0]
+        return until(
+            lambda: self.alive() and self.said(answer)[before:], 10, f"{self.name}: {answer}", 0.005
+        )[0]
 
     def look(self, topic: str) -> dict[int, dict[str, Any]]:
         """Position, and what is buffered and in flight, of each partition of a topic that it owns."""

@@ -12,7 +12,11 @@ from support.workers import environment
 
 
 def tidegate(
-    *arguments: str | Path, cwd: Path, input_bytes: bytes | None = None, timeout_s: float = 60, **variables: str
+    *arguments: str | Path,
+    cwd: Path,
+    input_bytes: bytes | None = None,
+    timeout_s: float = 60,
+    **variables: str,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``tidegate ARGUMENTS`` and wait for it."""
     return subprocess.run(
