@@ -10,6 +10,7 @@ from typing import Any
 
 import faust
 import structlog
+from faust.app.base import BootStrategy
 from faust.types import TP
 from yarl import URL
 
@@ -27,6 +28,11 @@ COMMIT_INTERVAL_S = 1.0
 log = structlog.get_logger(__name__)
 
 
+class _Boot(BootStrategy):  # type: ignore[misc]
+    # The command ``faust worker`` would start one in every worker, all on the same port.
+    enable_web = False
+
+
 class App(faust.App):  # type: ignore[misc]
     """A Faust app of one role, with what it does before it starts, when it leaves and at the end.
 
@@ -35,6 +41,7 @@ class App(faust.App):  # type: ignore[misc]
     was taken can be finished and committed. `cleanup` runs last.
     """
 
+    BootStrategy = _Boot
     logger = logging.getLogger("faust.app")  # mode would take this module's, which is ours
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -105,6 +112,7 @@ def batch_agent(app: App, *topics: str, name: str, handle: Handler) -> Any:
     @functools.wraps(handle)
     async def agent(stream: AsyncIterable[Batch]) -> None:
         async for batch in stream:
+            batch.taken = True
             try:
                 await handle(batch)
                 batch.release()
@@ -148,4 +156,7 @@ async def finish(app: App, step: Step, timeout_s: float) -> None:
             after_s=timeout_s,
             consequence="what is not committed is read again by the next owner",
         )
+    # A commit that is under way began before the last acknowledgements, and ours would do nothing beside it.
+    while await app.consumer.maybe_wait_for_commit_to_finish():
+        pass
     await app.consumer.commit()

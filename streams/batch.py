@@ -29,13 +29,14 @@ class Batch:
     neither is anything after it: whoever takes batches must acknowledge each of them.
     """
 
-    __slots__ = ("_ledger", "acked", "first_offset", "last_offset", "records", "released", "tp")
+    __slots__ = ("_ledger", "acked", "first_offset", "last_offset", "records", "released", "taken", "tp")
 
     def __init__(self, tp: TP, records: Sequence[Any], ledger: Ledger) -> None:
         self.tp = tp
         self.records = records
         self.first_offset: int = records[0].offset
         self.last_offset: int = records[-1].offset
+        self.taken = False  # an agent has got it
         self.released = False
         self.acked = False
         self._ledger = ledger
@@ -76,14 +77,12 @@ class Ledger:
         self._in_flight: dict[TP, deque[Batch]] = {}
         self._waiting: dict[TP, set[Batch]] = {}
         self._committable: dict[TP, int] = {}
-        self._last_delivered: dict[TP, int] = {}
 
     def deliver(self, tp: TP, records: Sequence[Any]) -> Batch:
         """Enter a batch that is about to be handed to a stream."""
         batch = Batch(tp, records, self)
         self._in_flight.setdefault(tp, deque()).append(batch)
         self._waiting.setdefault(tp, set()).add(batch)
-        self._last_delivered[tp] = batch.last_offset
         return batch
 
     def on_release(self, batch: Batch) -> None:
@@ -112,10 +111,6 @@ class Ledger:
         """Whether nothing at all is in flight."""
         return not any(self._in_flight.values())
 
-    def last_delivered(self, tp: TP) -> int | None:
-        """The offset of the last record delivered since the partition was assigned or sought."""
-        return self._last_delivered.get(tp)
-
     def committable(self, tp: TP) -> int | None:
         """The offset to commit: one past the last record of the acknowledged prefix."""
         return self._committable.get(tp)
@@ -124,10 +119,16 @@ class Ledger:
         """The partitions for which something may be committed."""
         return list(self._committable)
 
-    def forget(self, tps: Iterable[TP]) -> None:
-        """Drop all that is known of these partitions: they were sought or revoked."""
-        for tp in tps:
+    def forget(self, tps: Iterable[TP] | None = None) -> None:
+        """Drop all that is known of these partitions, or of all: they were sought or revoked."""
+        known = {*self._in_flight, *self._committable}
+        for tp in known if tps is None else tps:
             self._in_flight.pop(tp, None)
             self._waiting.pop(tp, None)
             self._committable.pop(tp, None)
-            self._last_delivered.pop(tp, None)
+
+    def forget_untaken(self) -> None:
+        """Drop the batches that no agent has got yet, and none ever will."""
+        for tp, queue in self._in_flight.items():
+            while queue and not queue[-1].taken:
+                self._waiting[tp].discard(queue.pop())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -153,11 +155,16 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as exc:
         problems = "; ".join(_describe(error) for error in exc.errors())
         raise ConfigError(f"{_config_file or 'settings'}: {problems}") from None
-    except ValueError as exc:  # TOML that does not parse, JSON in a variable that does not
+    except SettingsError as exc:
+        field = re.search(r'field "(\w+)"', str(exc))
+        raise ConfigError(f"TIDEGATE_{field[1].upper() if field else '*'} cannot be read: it must be JSON") from None
+    except ValueError as exc:  # TOML that does not parse
         raise ConfigError(f"{_config_file or 'settings'}: {exc}") from None
 
 
 def _describe(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "there is no such setting"
     return f"{where}: {message}" if where else message

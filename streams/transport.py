@@ -11,7 +11,9 @@ aiokafka driver for everything (connections, groups, commits, rebalances) and ch
   so that nothing in Faust that re-activates partitions can undo a pause;
 - a fetched record is delivered or sought back to, always. Records are stamped with the seek epoch
   of their partition when they are taken from aiokafka: those taken before a seek are dropped,
-  because the seek brings them again; all others are delivered.
+  because the seek brings them again; all others are delivered. That holds because positions change
+  in the consumer's thread only, where records are taken, each together with its epoch; and because
+  nothing is taken while a seek is under way, nor of an assignment that was not sought yet.
 
 Invariants that the tests hold: see `tests/integration/test_transport.py`.
 """
@@ -19,15 +21,17 @@ Invariants that the tests hold: see `tests/integration/test_transport.py`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any, ClassVar, NamedTuple
 
 import aiokafka
 import faust
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -52,6 +56,21 @@ class Fetch(NamedTuple):
     epochs: Mapping[TP, int]
 
 
+class ReadOffsets(defaultdict[TP, int | None]):
+    """The offsets that Faust read last, below which it drops records; it knows none of batch topics.
+
+    A batch on its way into a stream while its partition is sought back would set that offset anew,
+    and what the seek brings would be dropped.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(lambda: None)
+        self._transport = transport
+
+    def __getitem__(self, tp: TP) -> int | None:
+        return None if tp.topic in self._transport.batch_topics else super().__getitem__(tp)
+
+
 class RawSchema(faust.Schema):  # type: ignore[misc]
     """Passes keys and values through: a batch is decoded by whoever works on it."""
 
@@ -71,6 +90,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        # A record that its producer took back is no record.
+        consumer._isolation_level = "read_committed"
         return consumer
 
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:
@@ -87,15 +108,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             while self.consumer.flow_active:
                 if consumer._closed or fetcher._closed:
                     raise ConsumerStoppedError
-                wanted = self.consumer.wanted()
-                # aiokafka takes an empty set for "all partitions".
-                if wanted and not subscriptions.reassignment_in_progress:
-                    records = await fetcher.fetched_records(
-                        wanted, timeout=0, max_records=consumer._max_poll_records
-                    )
-                    if records:
-                        epochs = self.consumer.seek_epochs
-                        return Fetch(records, {tp: epochs[tp] for tp in records})
+                if not subscriptions.reassignment_in_progress:
+                    wanted = self.consumer.wanted(subscriptions.subscription.assignment)
+                    # aiokafka takes an empty set for "all partitions".
+                    if wanted and (fetch := await self._take(consumer, wanted)).records:
+                        return fetch
                 remaining = deadline - monotonic()
                 if remaining <= 0:
                     break
@@ -107,10 +124,25 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                     waiter.cancel()
         return Fetch({}, {})
 
+    async def _take(self, consumer: aiokafka.AIOKafkaConsumer, wanted: set[TP]) -> Fetch:
+        """Take what is buffered and move the positions past it; nothing else runs in this thread meanwhile."""
+        epochs, taken = self.consumer.seek_epochs, self.consumer.taken
+        self.consumer.taking = True
+        try:
+            records = await consumer._fetcher.fetched_records(
+                wanted, timeout=0, max_records=consumer._max_poll_records
+            )
+            for tp, of_partition in records.items():
+                taken[TP(tp.topic, tp.partition)] = of_partition[-1].offset
+        finally:
+            self.consumer.taking = False
+        return Fetch(records, {tp: epochs[tp] for tp in records})
+
     def wake(self) -> None:
         """Make a waiting fetch look again at which partitions are wanted. From any thread."""
-        if self._consumer is not None and self.thread_loop.is_running():
-            self.thread_loop.call_soon_threadsafe(self._wake)
+        if self._consumer is not None:
+            with contextlib.suppress(RuntimeError):  # the thread has ended
+                self.thread_loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         fetcher = getattr(self._consumer, "_fetcher", None)
@@ -124,27 +156,27 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def _seek_to_committed(self, consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
         # aiokafka's own leaves a partition without a committed offset where it stands, past
         # whatever was fetched and dropped: such a partition is started again instead.
-        committed = {tp: await consumer.committed(tp) for tp in consumer.assignment()}
+        subscription = consumer._subscription.subscription
+        assignment = subscription.assignment
+        committed = {tp: await consumer.committed(tp) for tp in assignment.tps}
+        if subscription.assignment is not assignment:
+            raise IllegalStateError("the partitions were assigned anew while they were sought")
         fresh = [tp for tp, offset in committed.items() if offset is None]
+        self._bump(committed)
         for tp, offset in committed.items():
             if offset is not None:
                 consumer.seek(tp, offset)
-        self._bump(committed)
         if fresh:
             await consumer.seek_to_beginning(*fresh)
+        self.consumer.sought = assignment
         return {TP(tp.topic, tp.partition): offset for tp, offset in committed.items()}
 
-    def seek(self, partition: TP, offset: int) -> None:
-        super().seek(partition, offset)
-        self._bump([partition])
-
-    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
-        await super().seek_wait(partitions)
+    async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
         self._bump(partitions)
+        await super()._seek_wait(consumer, partitions)
 
     def _bump(self, tps: Iterable[Any]) -> None:
-        for tp in tps:
-            self.consumer.seek_epochs[TP(tp.topic, tp.partition)] += 1
+        self.consumer.new_epochs(TP(tp.topic, tp.partition) for tp in tps)
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -155,7 +187,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        #: Written in the consumer's thread: the seek epoch of each partition, the offset of the last
+        #: record taken in it, whether records are being taken, and the assignment that was sought.
         self.seek_epochs: defaultdict[TP, int] = defaultdict(int)
+        self.taken: dict[TP, int] = {}
+        self.taking = False
+        self.sought: Any = None
+        self._epochs = itertools.count(1)
+        self._seeks = 0
+        self._read_offset = ReadOffsets(self.transport)
         self.ledger = Ledger(self.transport.max_waiting)
         self.ledger.on_room = self.wake
 
@@ -166,16 +206,19 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Make the fetch in progress look again at which partitions are wanted."""
         self._thread.wake()
 
-    def wanted(self) -> set[TP]:
+    def wanted(self, assignment: Any) -> set[TP]:
         """The partitions to fetch from now. Called in the consumer's thread."""
+        if self._seeks:
+            # The ledger forgets all of a partition when its seek is done.
+            return set()
         batch_topics = self.transport.batch_topics
         is_open, has_room = self.transport.is_open, self.ledger.has_room
-        if self.transport.draining:
-            return {tp for tp in self._active_partitions.copy() if tp.topic not in batch_topics}
+        # Faust resumes the flow too early when one rebalance follows another.
+        batches = assignment is self.sought and not self.transport.draining
         return {
             tp
             for tp in self._active_partitions.copy()
-            if tp.topic not in batch_topics or (is_open(tp) and has_room(tp))
+            if tp.topic not in batch_topics or (batches and is_open(tp) and has_room(tp))
         }
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
@@ -187,10 +230,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         track_end_offset = self.app.monitor.track_tp_end_offset
         for tp, records in fetch.records.items():
             tp = TP(tp.topic, tp.partition)
+            if not self._is_current(tp, fetch):
+                continue
             track_end_offset(tp, self.highwater(tp))
             if tp.topic in batch_topics:
-                if self._is_current(tp, fetch):
-                    yield tp, self._to_batch_message(self.ledger.deliver(tp, records))
+                yield tp, self._to_batch_message(self.ledger.deliver(tp, records))
             else:
                 for record in records:
                     if not self._is_current(tp, fetch):
@@ -199,14 +243,21 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def caught_up(self, tp: TP, offset: int) -> bool:
         """Whether `offset` is the last there is to read of this partition, as far as the broker has told."""
-        delivered = self.ledger.last_delivered(tp)
-        if delivered is not None and delivered > offset:
-            return False
         assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
         state = assignment.state_value(tp) if assignment is not None else None
-        if state is None or not state.has_valid_position or state.highwater is None:
+        if state is None:
             return False
-        return bool(state.position >= state.highwater)
+        position, end = state._position, state.lso
+        if position is None or end is None or position < end:
+            return False
+        # In this order: what is being taken moves the position first.
+        return not self.taking and self.taken.get(tp, -1) <= offset
+
+    def new_epochs(self, tps: Iterable[TP]) -> None:
+        """Void what was taken of these partitions until now."""
+        for tp in tps:
+            self.seek_epochs[tp] = next(self._epochs)
+            self.taken.pop(tp, None)
 
     def _is_current(self, tp: TP, fetch: Fetch) -> bool:
         # While the flow is stopped a seek is coming: Faust resumes it only after perform_seek.
@@ -241,25 +292,46 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             return self.ledger.committable(tp)
         return super()._new_offset(tp)  # type: ignore[no-any-return]
 
+    @contextlib.contextmanager
+    def _seeking(self) -> Iterator[None]:
+        self._seeks += 1
+        try:
+            yield
+        finally:
+            self._seeks -= 1
+
     async def perform_seek(self) -> None:
-        await super().perform_seek()
-        self.ledger.forget(self.assignment())
+        with self._seeking():
+            await super().perform_seek()
+            self.ledger.forget()
 
     async def seek(self, partition: TP, offset: int) -> None:
-        await super().seek(partition, offset)
-        self.ledger.forget([partition])
+        with self._seeking():
+            await super().seek(partition, offset)
+            self.ledger.forget([partition])
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
-        await super().seek_wait(partitions)
-        self.ledger.forget(partitions)
+        with self._seeking():
+            await super().seek_wait(partitions)
+            self.ledger.forget(partitions)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        # Faust would seek in this thread, while the other one may be taking records.
+        await self._thread.seek_wait({partition: offset})
+
+    def stop_flow(self) -> None:
+        # What stands in the queues of streams is thrown away next: nobody will acknowledge it.
+        super().stop_flow()
+        self.ledger.forget_untaken()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # Only after the callbacks: they acknowledge and commit what they can.
         await super().on_partitions_revoked(revoked)
-        self.ledger.forget(revoked)
+        self.new_epochs(revoked)
+        self.ledger.forget()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        self.ledger.forget(self.ledger.partitions())
+        self.ledger.forget()
         await super().on_partitions_assigned(assigned, generation_id)
 
 

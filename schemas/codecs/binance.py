@@ -65,8 +65,11 @@ _MICROSECONDS = 10**14
 
 
 class BinanceCodec(Codec):
-    """Leaves out what futures publish beside market trades, as Binance's own klines do: `X` says so, and such
-    messages of the insurance fund carry prices nobody traded at, zero included."""
+    """Leaves out what futures publish beside market trades, as Binance's own klines do.
+
+    Their field `X` tells: transfers of the insurance fund and deleveraging come as `trade` events too, at
+    prices nobody traded at, zero included.
+    """
 
     feed = "binance"
 
@@ -75,6 +78,7 @@ class BinanceCodec(Codec):
         if value[:1] != b"{":
             recv_ns, value = _split(value)
         event: _Trade | _AggTrade
+        # Binance itself writes "e" first: the search, which costs more, is for frames and rewritten messages.
         wrapped = not value.startswith(b'{"e"') and b'"data"' in value
         event = _frame(value).data if wrapped else _bare(value)
         count = 1

@@ -77,7 +77,7 @@ class Book:
         self.closed: Memory[tuple[str, int], Window] = Memory()
         """The windows that can still be revised, by bar type and start."""
         self.seen: Memory[str | int, int] = Memory()
-        """Event times of the ticks that counted, by trade id."""
+        """What the watermark was when they counted, by trade id."""
         self.parts: dict[int, int] = {}
         """The state rows that are written once, and the watermark after which each is of no use."""
         self.next_part = 0
@@ -124,7 +124,7 @@ class Book:
     def forget_trades(self, dedupe_ns: int) -> None:
         """Drop the trade ids that no longer make a duplicate."""
         oldest_ns = self.watermark_ns - dedupe_ns
-        self.seen.keep({key: ts_ns for key, ts_ns in self.seen.entries.items() if ts_ns >= oldest_ns})
+        self.seen.keep({key: seen_ns for key, seen_ns in self.seen.entries.items() if seen_ns >= oldest_ns})
 
     def forget_windows(self, retain_ns: int) -> None:
         """Drop the closed windows that can no longer be revised."""

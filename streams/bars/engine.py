@@ -6,8 +6,8 @@ boundaries, restarts or the clock. Each tick meets these questions in this order
 1. Was it applied before a restart?               skipped
 2. Is it dated further ahead of its receipt
    than `max_future_ns`, or without either?       dead letter `future`
-3. Is its trade id known, first seen at most
-   `dedupe_ns` before the watermark?              duplicate
+3. Did its trade id count while the watermark
+   was at most `dedupe_ns` lower?                 duplicate
 4. Is it late?                                    revise, dead letter or drop, as the spec says
 5. otherwise                                      it counts, and may move the watermark
 
@@ -44,7 +44,7 @@ class BarEngine:
         self.topic = topic
         self.partition = partition
         self.position = -1
-        """Offset of the last record applied, here or before a restart; -1 for none."""
+        """Offset of the last record applied, after a restart that of the last tick; -1 for none."""
         self._decode = codec.decode
         self._books: dict[str, Book] = {}
         self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
@@ -124,10 +124,12 @@ class BarEngine:
                     if self.spec.late is Late.DROP:
                         counts.dropped += 1
                         continue
-                    refusal = self._revise(book, trade, offset, due)
-                    if refusal:
-                        self._refuse(output, record, index, Reason.late, refusal, now_ns)
+                    floor_ns = self._floor_ns(book)
+                    if ts_ns < floor_ns:
+                        detail = _late(ts_ns, book.watermark_ns, floor_ns)
+                        self._refuse(output, record, index, Reason.late, detail, now_ns)
                         continue
+                    self._revise(book, trade, offset, due)
                 else:
                     turnover = trade.price * trade.size
                     if not book.from_ns <= ts_ns < book.until_ns:
@@ -143,7 +145,7 @@ class BarEngine:
                             self._close(book, due)
                 if trade_id is not None and dedupe_ns is not None:
                     seen = book.seen
-                    seen.entries[trade_id] = ts_ns
+                    seen.entries[trade_id] = book.watermark_ns
                     if len(seen.entries) > seen.room:
                         book.forget_trades(dedupe_ns)
 
@@ -193,15 +195,15 @@ class BarEngine:
             self.position = max(self.position, book.offset)
             self._idle.set(book, 0)
 
-    def _revise(self, book: Book, trade: Trade, offset: int, due: dict[Window, Book]) -> str:
-        """Let a late tick count in all its windows, or say why it cannot."""
-        ts_ns = trade.ts_ns
-        behind = f"{_seconds(book.watermark_ns - ts_ns)} behind the newest tick of {book.name}"
+    def _floor_ns(self, book: Book) -> int:
+        """The event time before which a tick cannot count."""
         if self.spec.late is not Late.REVISE:
-            return f"{behind}, the grace is {_seconds(self.spec.grace_ns)}"
-        floor_ns = max(book.floor_ns, book.horizon_ns - self.spec.retain_ns)
-        if ts_ns < floor_ns:
-            return f"{behind}, bars are revised for {_seconds(book.watermark_ns - floor_ns)}"
+            return book.horizon_ns
+        return max(book.floor_ns, book.horizon_ns - self.spec.retain_ns)
+
+    def _revise(self, book: Book, trade: Trade, offset: int, due: dict[Window, Book]) -> None:
+        """Let a late tick count in all its windows, open, closed or yet unknown."""
+        ts_ns = trade.ts_ns
         turnover = trade.price * trade.size
         for series in book.series:
             start_ns = ts_ns - ts_ns % series.interval_ns
@@ -209,16 +211,15 @@ class BarEngine:
             if end_ns > book.horizon_ns:
                 window = book.window(series, trade, offset)
             else:
-                closed = book.closed.entries.get((series.name, start_ns))
-                if closed is None:
+                known = book.closed.entries.get((series.name, start_ns))
+                if known is None:
                     window = Window(series.name, start_ns, end_ns, trade.price, offset)
                 else:
-                    window = closed
+                    window = known
                     window.revision += 1
                 due[window] = book
                 self._retain(book, window)
             window.add(trade, turnover, offset)
-        return ""
 
     def _close(self, book: Book, due: dict[Window, Book]) -> None:
         for window in book.close():
@@ -267,6 +268,11 @@ def _future(ts_ns: int, received_ns: int | None, max_future_ns: int) -> str:
         return "neither the tick nor its record says when it was received, so its date cannot be trusted"
     ahead = _seconds(ts_ns - received_ns)
     return f"dated {ahead} ahead of its receipt, {_seconds(max_future_ns)} are allowed"
+
+
+def _late(ts_ns: int, watermark_ns: int, floor_ns: int) -> str:
+    behind, allowed = _seconds(watermark_ns - ts_ns), _seconds(watermark_ns - floor_ns)
+    return f"{behind} behind the instrument's newest tick, {allowed} are allowed"
 
 
 def _seconds(ns: int) -> str:

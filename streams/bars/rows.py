@@ -37,7 +37,7 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class Past(msgspec.Struct, array_like=True, gc=False):
-    """Closed windows, and trade ids with their event times."""
+    """Closed windows, and trade ids with the watermark when they counted."""
 
     closed: list[WindowRow]
     seen: list[tuple[int | str, int]]

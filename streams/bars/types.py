@@ -50,8 +50,8 @@ class BarType:
 class BarSpec:
     """Which bars to make of a feed, and how much disorder to expect of it.
 
-    A trade that comes again after `dedupe_ns` but before grace and retention have passed counts again under
-    `revise`; a memory of at least `grace_ns + retain_ns` rules that out.
+    A copy of a trade that comes after `dedupe_ns`, but before grace and retention have passed, counts again
+    under `revise`; a memory of at least `grace_ns + retain_ns` rules that out.
     """
 
     bar_types: tuple[BarType, ...]
@@ -61,7 +61,7 @@ class BarSpec:
     retain_ns: int = 300 * SECOND
     """How long, in event time, a closed bar can be revised."""
     dedupe_ns: int | None = 300 * SECOND
-    """How long, in event time, a trade id is remembered; None takes every tick for a new one."""
+    """How long, in event time, a trade id is remembered after it counted; None: every tick is a new one."""
     max_future_ns: int = 10 * SECOND
     """How far the event time of a tick may be ahead of its receipt."""
     idle_ns: int = 5 * SECOND

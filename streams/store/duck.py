@@ -35,7 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_ROWS = 5_000
-CONFIG = {"autoinstall_known_extensions": "false"}
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
 """DuckDB downloads code when it meets a file of SQLite's, say."""
 
 _files_of_this_process: set[Path] = set()

@@ -16,7 +16,7 @@ ONE_PROCESS = (
     "which serves several workers and readers at once"
 )
 _FULL = re.compile(r"No space left|File too large|quota exceeded|max_temp_directory_size", re.IGNORECASE)
-_DAMAGED = re.compile("corrupt|checksum|serializ", re.IGNORECASE)
+_DAMAGED = re.compile("corrupt|checksum", re.IGNORECASE)
 _REFUSALS = (
     duckdb.ConstraintException,
     duckdb.DataError,
@@ -43,7 +43,10 @@ def explain_open(error: duckdb.Error, name: str, path: Path, *, read_only: bool)
         return StoreError(f"{name}: {who}", hint="check owner, permissions and mount options")
     if path.exists() and not _is_duckdb(path):
         return StoreError(f"{name}: is not a DuckDB file", hint="name another path; it was left as it is")
-    return explain(error, name)
+    found = explain(error, name)
+    if found.retriable and not _FULL.search(text):
+        return StoreError(str(found), hint="is the file damaged, or its disk?")
+    return found
 
 
 def may_open(path: Path, *, read_only: bool) -> bool:
@@ -65,11 +68,11 @@ def explain(error: Exception, name: str) -> StoreError:
         return StoreUnavailable(
             f"{name}: the disk is full ({text})", hint="free some space; writing goes on by itself"
         )
+    if isinstance(error, duckdb.SerializationException) or _DAMAGED.search(text):
+        return StoreError(f"{name}: the file is damaged: {text}", hint="restore it, or name another path")
     match error:
         case duckdb.OutOfMemoryException():
             return StoreUnavailable(f"{name}: out of memory: {text}", hint="write smaller batches")
-        case duckdb.SerializationException() | duckdb.IOException() if _DAMAGED.search(text):
-            return StoreError(f"{name}: the file is damaged: {text}", hint="restore it, or name another path")
         case duckdb.IOException() | duckdb.FatalException() | duckdb.TransactionException():
             return StoreUnavailable(f"{name}: {text}")
         case duckdb.CatalogException() | duckdb.BinderException():

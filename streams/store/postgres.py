@@ -17,7 +17,7 @@ from schemas.bar import Bar
 from schemas.errors import BadBar, StoreError, TidegateError
 from streams.store.base import BarQuery, WriteResult, redact
 from streams.store.fit import fitted, name_refused
-from streams.store.postgres_errors import explain
+from streams.store.postgres_errors import explain, unreadable_url
 from streams.store.postgres_sql import (
     CLEAR_STAGE,
     CREATE,
@@ -141,12 +141,17 @@ class PostgresStore:
         settings = {} if "application_name=" in self._url else {"application_name": "tidegate"}
         if self._read_only:
             settings["default_transaction_read_only"] = "on"
-        return await asyncpg.connect(
-            self._url,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=STATEMENT_TIMEOUT_S,
-            server_settings=settings,
-        )
+        try:
+            return await asyncpg.connect(
+                self._url,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=STATEMENT_TIMEOUT_S,
+                server_settings=settings,
+            )
+        except ValueError as error:
+            if isinstance(error, OSError):  # of a certificate
+                raise
+            raise unreadable_url(self.name) from None
 
     async def _prepare(self, connection: Any) -> None:
         if self._read_only:

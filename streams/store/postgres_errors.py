@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import asyncpg
 
-from schemas.errors import BadBar, ConfigError, StoreError, StoreUnavailable, TidegateError
+from schemas.errors import BadBar, ConfigError, StoreError, StoreUnavailable
 
 _RETRIABLE = {
     "08": "the connection broke",
@@ -38,7 +38,7 @@ _REFUSALS = ("21", "22", "23", "54")
 """Classes of SQLSTATE for which a row is refused: cardinality, data, constraints, limits."""
 
 
-def explain(error: Exception, name: str) -> TidegateError:
+def explain(error: Exception, name: str) -> StoreError:
     """Why a call failed. A BadBar among the answers names no bar yet."""
     if isinstance(error, asyncpg.PostgresError):
         return _explain_server(error, name)
@@ -46,12 +46,6 @@ def explain(error: Exception, name: str) -> TidegateError:
     match error:
         case UnicodeEncodeError() | OverflowError():
             return BadBar(text)
-        case asyncpg.exceptions.ClientConfigurationError() | ValueError():
-            # The driver's words may quote a part of the password.
-            return ConfigError(
-                f"{name}: this URL cannot be read",
-                hint="percent-encode special characters of the password: @ is %40, / is %2F, # is %23",
-            )
         case ssl.SSLError():
             return StoreError(f"{name}: TLS failed: {text}", hint="check sslmode and sslrootcert")
         case ConnectionError() if "SSL upgrade" in text:
@@ -69,6 +63,14 @@ def explain(error: Exception, name: str) -> TidegateError:
         case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
             return StoreUnavailable(f"{name}: {text}")
     return StoreError(f"{name}: {type(error).__name__}: {text}")
+
+
+def unreadable_url(name: str) -> ConfigError:
+    """The error for a URL that the driver cannot read; its own words may quote a part of the password."""
+    return ConfigError(
+        f"{name}: this URL cannot be read",
+        hint="percent-encode special characters of the password: @ is %40, / is %2F, # is %23",
+    )
 
 
 def _explain_server(error: asyncpg.PostgresError, name: str) -> StoreError:

@@ -16,6 +16,8 @@ from recorded import TICKS, needs_ticks
 from support import oracle
 from support.cli import assert_one_clear_line, summary, tidegate
 
+pytestmark = pytest.mark.embedded
+
 HEADER = "symbol,ts_ns,recv_ns,price,size,trade_id,side,cond"
 BASE = 1_723_161_240 * 10**9
 

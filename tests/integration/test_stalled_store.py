@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
-from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
-from confluent_kafka import Producer
 
-from schemas.trade import instrument
-from streams.simulate import SimTick, SimulatedFeed
-from support import oracle
 from support.bars import schema, stored
 from support.kafka import TestTopics
+from support.load import Load
 from support.proxy import Proxy
 from support.wait import until
 from support.workers import OWN_TOPICS, Group, Worker, wait_assigned
@@ -25,42 +20,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 TICKS_PER_S = 2000
 STALL_S = 10
 MIB = 1 << 20
-
-
-class Load:
-    """A steady producer of simulated ticks, in a thread; it knows what it sent."""
-
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self.sent: list[SimTick] = []
-        self._topic = topic
-        self._stop = threading.Event()
-        self._producer = Producer(
-            {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 5}
-        )
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        feed = SimulatedFeed(7, 60, disorder_ns=500_000_000)
-        started = time.monotonic()
-        while not self._stop.wait(0.02):
-            due = int((time.monotonic() - started) * TICKS_PER_S) - len(self.sent)
-            for tick in feed.ticks(due, time.time_ns()):
-                self._producer.produce(self._topic, tick.encode(), key=tick.key())
-                self.sent.append(tick)
-            self._producer.poll(0)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        assert self._producer.flush(30) == 0
-
-    def expected(self) -> dict[oracle.Key, oracle.Content]:
-        ticks = [oracle.Tick(instrument(t.venue, t.symbol), t.ts_ns, t.price, t.size) for t in self.sent]
-        return oracle.bars_of(ticks, ("1s", "1m"))
 
 
 def _config(folder: Path, name: str, bootstrap: str, prefix: str, dsn: str) -> Path:
@@ -103,7 +62,7 @@ def test_only_the_partitions_of_the_stalled_store_stop_and_nothing_is_lost(
         spared = until(lambda: _half(healthy), 20, "the healthy worker knows its two partitions")
         assert hit | spared == {0, 1, 2, 3}
 
-        with Load(kafka, ticks_topic) as load:
+        with Load(kafka, ticks_topic, TICKS_PER_S, instruments=60) as load:
             until(lambda: len(stored(dsn)) > 200, 30, "bars flow before the stall", every_s=0.2)
             proxy.stall()
             stalled_at = time.monotonic()

@@ -142,23 +142,23 @@ def test_a_pause_beyond_the_poll_interval_keeps_the_membership(crew: Crew, topic
 def test_workers_join_and_leave_in_mid_stream_and_skip_nothing(
     crew: Crew, topics: TestTopics, measured: Callable[[str, float], None]
 ) -> None:
-    topic = topics()
+    topic = topics(partitions=6)
     knobs = {"max_records": 50, "handle_s": 0.005, "ack_after_s": 0.05}
-    with crew.watched(topic) as committed, flowing(crew.bootstrap, topic, per_s=4000) as sent:
+    with crew.watched(topic, 6) as committed, flowing(crew.bootstrap, topic, 4000, partitions=6) as sent:
         first = crew.start(topic, **knobs)
-        crew.share(topic, first)
+        crew.share(topic, first, partitions=6)
         second = crew.start(topic, **knobs)
-        crew.share(topic, first, second)
+        crew.share(topic, first, second, partitions=6)
         third = crew.start(topic, **knobs)
-        crew.share(topic, first, second, third)
+        crew.share(topic, first, second, third, partitions=6)
         assert second.stop() == 0
-        crew.share(topic, first, third)
+        crew.share(topic, first, third, partitions=6)
         assert first.stop() == 0
-        crew.share(topic, third)
+        crew.share(topic, third, partitions=6)
     crew.wait_for(topic, sent)
     crew.wait_committed(topic, sent)
-    assert all(len(committed[p]) > 5 for p in range(4)), "offsets were committed all the while"
-    twice = sum(len(crew.took(topic, p)) - sent[p] for p in range(4))
+    assert all(len(committed[p]) > 5 for p in range(6)), "offsets were committed all the while"
+    twice = sum(len(crew.took(topic, p)) - sent[p] for p in range(6))
     measured("records taken more than once over four rebalances", twice)
     waits = [
         finished["at"] - revoked["at"]
@@ -226,33 +226,38 @@ def test_all_workers_stopped_at_once_leave_in_order(crew: Crew, topics: TestTopi
         crew.wait_for(topic, [5000] * 4)
 
 
+def test_what_waits_for_the_agent_is_bounded(crew: Crew, topics: TestTopics) -> None:
+    topic = topics()
+    produce(crew.bootstrap, topic, 1000)
+    worker = crew.start(topic, max_records=50, max_waiting=3, handle_s=0.2)
+    crew.share(topic, worker)
+    deepest = [0] * 4
+
+    def looked() -> bool:
+        deepest[:] = [max(deepest[p], state["in_flight"]) for p, state in worker.look(topic).items()]
+        return len(worker.said("took")) >= 20
+
+    until(looked, 20, "twenty batches are handled")
+    assert deepest == [3] * 4
+
+
 def test_nothing_is_committed_that_is_not_acknowledged(crew: Crew, topics: TestTopics) -> None:
     topic = topics()
     produce(crew.bootstrap, topic, 1000)
-    worker = crew.start(topic, max_records=50, max_in_flight=3, ack_after_s=None)
+    worker = crew.start(topic, max_records=50, ack_after_s=None)
     crew.share(topic, worker)
-    until(
-        lambda: all(s["in_flight"] == 3 for s in worker.look(topic).values()),
-        10,
-        "as much as may be is in flight",
-    )
-    taken = [worker.offsets("took", topic, p) for p in range(4)]
-    # Several commit intervals, shown by what another partition commits meanwhile.
-    assert crew.group.committed(topic) == [-1001] * 4
+    crew.wait_for(topic, [1000] * 4, "took")
     assert worker.stop() == 0
-    assert [worker.offsets("took", topic, p) for p in range(4)] == taken, "a full partition is not taken from"
     assert crew.group.committed(topic) == [-1001] * 4
     second = crew.start(topic, max_records=50)
     crew.share(topic, second)
     crew.wait_for(topic, [1000] * 4)
-    assert all(second.offsets("took", topic, p) == list(range(1000)) for p in range(4)), (
-        "from the start again"
-    )
+    assert all(second.offsets("took", topic, p) == list(range(1000)) for p in range(4)), "from the start again"
 
 
 def test_acknowledgements_out_of_order_commit_a_prefix_only(crew: Crew, topics: TestTopics) -> None:
     topic = topics()
-    worker = crew.start(topic, max_records=20, max_in_flight=8, ack_after_s=0.05, reverse_acks=True)
+    worker = crew.start(topic, max_records=20, ack_after_s=0.05, reverse_acks=True)
     crew.share(topic, worker)
     with crew.watched(topic) as committed, flowing(crew.bootstrap, topic, per_s=4000) as sent:
         until(lambda: len(committed[0]) > 10, 10, "offsets are committed")
@@ -281,26 +286,36 @@ def test_a_seek_in_mid_stream_delivers_again_from_there(crew: Crew, topics: Test
     assert len(runs) <= 1 + 25 * 2
 
 
+def test_an_acknowledgement_from_before_a_rebalance_vouches_for_nothing_after_it(
+    crew: Crew, topics: TestTopics
+) -> None:
+    topic = topics(partitions=1)
+    produce(crew.bootstrap, topic, 400, partitions=[0])
+    worker = crew.start(topic, max_records=100, ack_after_s=None, finish_s=0.1)
+    until(lambda: len(worker.offsets("took", topic, 0)) == 400, 20, "four batches are in flight")
+    crew.start(topic)
+    until(lambda: len(worker.said("recovered")) == 2, 10, "it has the partition back after a rebalance")
+    until(lambda: len(worker.offsets("took", topic, 0)) == 800, 10, "all is taken again")
+    worker.ordered("acknowledged", "acknowledge", count=4)
+    assert worker.offsets("acked", topic, 0) == list(range(400))
+    assert worker.look(topic)[0]["in_flight"] == 4
+    worker.ordered("acknowledged", "acknowledge", count=1)
+    crew.wait_committed(topic, [100])
+
+
 def test_an_acknowledgement_from_before_a_seek_vouches_for_nothing_after_it(
     crew: Crew, topics: TestTopics
 ) -> None:
     topic = topics(partitions=1)
     produce(crew.bootstrap, topic, 400, partitions=[0])
-    worker = crew.start(topic, max_records=100, max_in_flight=4, ack_after_s=None)
-    crew.share(topic, worker, partitions=1)
-    until(lambda: len(crew.took(topic, 0)) == 400, 10, "four batches are in flight")
-    held_back = crew.start(topic, ack_after_s=None)  # a rebalance: the same partition is sought anew
-    until(lambda: held_back.said("assigned"), 10, "a second worker has joined")
-    owner = until(
-        lambda: next((m for m in crew.members if m.owned(topic)), None), 10, "somebody owns the partition"
-    )
-    until(lambda: len(crew.took(topic, 0)) == 800, 10, "all is taken again")
-    worker.ordered("acked", "acknowledge")
-    assert set(worker.offsets("acked", topic, 0)) == set(range(400))
-    assert owner.look(topic)[0]["in_flight"] > 0
-    assert worker.stop() == 0
-    if owner is not worker:
-        assert owner.stop() == 0
+    worker = crew.start(topic, max_records=100, ack_after_s=None)
+    until(lambda: len(worker.offsets("took", topic, 0)) == 400, 20, "four batches are in flight")
+    worker.ordered("sought", "seek", tp=[topic, 0], offset=0)
+    until(lambda: len(worker.offsets("took", topic, 0)) == 800, 10, "all is taken again")
+    worker.ordered("acknowledged", "acknowledge", count=4)
+    assert worker.look(topic)[0]["in_flight"] == 4
+    worker.ordered("acknowledged", "acknowledge", count=1)
+    crew.wait_committed(topic, [100])
 
 
 def test_faust_cannot_undo_a_closed_valve(crew: Crew, topics: TestTopics) -> None:
@@ -330,14 +345,14 @@ def test_faust_cannot_undo_a_closed_valve(crew: Crew, topics: TestTopics) -> Non
 
 
 def test_nothing_is_delivered_before_the_assignment_has_recovered(crew: Crew, topics: TestTopics) -> None:
-    topic = topics()
+    topic = topics(partitions=6)
     knobs = {"max_records": 50, "recover_s": 0.5}
-    with crew.watched(topic), flowing(crew.bootstrap, topic, per_s=2000) as sent:
+    with crew.watched(topic, 6), flowing(crew.bootstrap, topic, 2000, partitions=6) as sent:
         workers = [crew.start(topic, **knobs)]
-        crew.share(topic, *workers)
+        crew.share(topic, *workers, partitions=6)
         for _ in range(2):
             workers.append(crew.start(topic, **knobs))
-            crew.share(topic, *workers)
+            crew.share(topic, *workers, partitions=6)
     crew.wait_for(topic, sent)
     for worker in workers:
         state = "revoked"

@@ -179,11 +179,11 @@ class Crew:
             member.process.stdin.close()
 
     def share(self, topic: str, *members: Process, partitions: int = 4) -> None:
-        """Wait until these workers, and no others, own all partitions between them."""
+        """Wait until each of these workers owns partitions, and together they own all of them."""
 
         def shared() -> bool:
             owned = [member.owned(topic) for member in members if member.alive()]
-            return all(owned) and sum(map(len, owned)) == partitions == len(set().union(*owned))
+            return all(owned) and sorted(p for ps in owned for p in ps) == list(range(partitions))
 
         until(shared, 30, f"{len(members)} workers share {topic}", 0.02)
 

@@ -25,6 +25,7 @@ from streams.runtime import serve
 from streams.settings import load_settings
 
 ROLE = "t"
+COMMIT_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,9 @@ class Job:
     """How long the handler works on a batch or an event."""
     fail_at: int | None = None
     """The offset at which the handler raises."""
-    max_in_flight: int = 4
+    max_waiting: int = 4
     max_records: int | None = None
     """Most records in a batch."""
-    checkpoint: str = "100ms"
     max_poll_interval_s: float = 1000.0
     finish_s: float = 3.0
     recover_s: float = 0.0
@@ -76,7 +76,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.valve = Valve()
-        self.unacked: list[Batch] = []
+        self.unacked: list[tuple[Batch, list[list[int]]]] = []
         self._log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.app = self._build()
 
@@ -86,14 +86,10 @@ class Worker:
 
     def _build(self) -> App:
         job = self.job
-        settings = load_settings(
-            None,
-            broker=job.broker,
-            group=job.group,
-            session_timeout=6 * 10**9,
-            checkpoint=job.checkpoint,
-        )
-        app = build_app(settings, ROLE, frozenset(job.batch_topics), job.max_in_flight)
+        settings = load_settings(None, broker=job.broker, group=job.group, session_timeout=6 * 10**9)
+        app = build_app(settings, ROLE, frozenset(job.batch_topics))
+        app.transport.max_waiting = job.max_waiting
+        app.conf.broker_commit_interval = COMMIT_INTERVAL_S
         app.conf.broker_max_poll_interval = job.max_poll_interval_s
         app.conf.broker_max_poll_records = job.max_records
         for partition in job.closed:
@@ -138,19 +134,20 @@ class Worker:
         """Acknowledgements come by themselves."""
 
     async def handle(self, batch: Batch) -> None:
-        self.say("took", tp=batch.tp, ranges=ranges(record.offset for record in batch.records))
+        offsets = ranges(record.offset for record in batch.records)
+        self.say("took", tp=batch.tp, ranges=offsets)
         if self.job.fail_at is not None and batch.first_offset <= self.job.fail_at <= batch.last_offset:
             raise RuntimeError(f"told to fail at {self.job.fail_at}")
         if self.job.handle_s:
             await asyncio.sleep(self.job.handle_s)
-        self.unacked.append(batch)
+        self.unacked.append((batch, offsets))
         if self.job.ack_after_s is not None:
             asyncio.get_running_loop().call_later(self.job.ack_after_s, self.acknowledge)
 
-    def acknowledge(self) -> None:
-        batches, self.unacked = self.unacked, []
-        for batch in reversed(batches) if self.job.reverse_acks else batches:
-            self.say("acked", tp=batch.tp, ranges=ranges(record.offset for record in batch.records))
+    def acknowledge(self, count: int | None = None) -> None:
+        batches, self.unacked = self.unacked[:count], self.unacked[count:] if count is not None else []
+        for batch, offsets in reversed(batches) if self.job.reverse_acks else batches:
+            self.say("acked", tp=batch.tp, ranges=offsets)
             batch.ack()
 
     async def events(self, stream: Any) -> None:
@@ -168,8 +165,9 @@ class Worker:
                 for partition in partitions:
                     self.valve.set(partition, scale)
                 self.say("scaled", scale=scale)
-            case {"do": "acknowledge"}:
-                self.acknowledge()
+            case {"do": "acknowledge", "count": count}:
+                self.acknowledge(count)
+                self.say("acknowledged")
             case {"do": "seek", "tp": (topic, partition), "offset": offset}:
                 await consumer.seek(TP(topic, partition), offset)
                 self.say("sought", offset=offset)

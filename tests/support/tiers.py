@@ -23,8 +23,8 @@ class Tier:
     """One kind of server that tests meet, and what became of its tests."""
 
     name: str
-    fixtures: frozenset[str]
-    marker: str | None = None
+    marker: str
+    fixtures: frozenset[str] = frozenset()
     given_by: str = ""  # the variable that names a server which runs already
     server: str = ""
     missing: str = ""
@@ -34,10 +34,10 @@ class Tier:
 
     def claim(self, item: pytest.Item) -> None:
         """Take the item in if it needs this tier, and mark it so."""
-        marked = self.marker is not None and item.get_closest_marker(self.marker) is not None
+        marked = item.get_closest_marker(self.marker) is not None
         if marked or self.fixtures & set(getattr(item, "fixturenames", ())):
             self.items.add(item.nodeid)
-            if self.marker is not None and not marked:
+            if not marked:
                 item.add_marker(self.marker)
 
     def count(self, report: pytest.TestReport) -> None:
@@ -75,24 +75,25 @@ class Tier:
         """One line for the person who reads the end of the run."""
         if not self.items:
             return f"{self.name}: no test of it was selected"
-        if self.missing and not self.ran:
-            cure = f"install Docker or set {self.given_by}"
-            return f"{self.name}: DID NOT RUN, {len(self.items)} test(s): {self.missing}; {cure}"
+        if not self.ran:
+            cure = f"; install Docker or set {self.given_by}" if self.given_by else ""
+            return f"{self.name}: DID NOT RUN, {len(self.items)} test(s): {self.missing or 'see below'}{cure}"
         skipped = f", skipped {self.skipped}" if self.skipped else ""
         return f"{self.server or self.name}: ran {self.ran} test(s){skipped}"
 
 
-EMBEDDED = Tier("embedded broker", frozenset({"embedded"}))
+EMBEDDED = Tier("embedded broker", marker="embedded")
 KAFKA = Tier(
     "Apache Kafka",
-    frozenset({"kafka", "own_kafka", "topics"}),
     marker="kafka",
+    fixtures=frozenset({"kafka", "own_kafka"}),
     given_by="TIDEGATE_TEST_KAFKA",
 )
 POSTGRES = Tier(
     "PostgreSQL",
-    frozenset({"postgres", "own_postgres"}),
     marker="postgres",
+    fixtures=frozenset({"postgres", "own_postgres"}),
     given_by="TIDEGATE_TEST_POSTGRES",
 )
-ALL = (EMBEDDED, KAFKA, POSTGRES)
+RECORDED = Tier("recorded market data", marker="recorded")
+ALL = (EMBEDDED, KAFKA, POSTGRES, RECORDED)

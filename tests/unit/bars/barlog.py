@@ -64,7 +64,7 @@ def engine(a_spec=None):
 
 
 class Reader:
-    """Whoever reads the bars topic: of each bar it keeps the newest version, and sees that all is in order."""
+    """Whoever reads the bars topic: it keeps the newest version of each bar and sees that all is in order."""
 
     def __init__(self):
         self.held: dict[bytes, Bar] = {}
@@ -90,12 +90,14 @@ class Reader:
         self.read(output.bars)
         self.dead += [letter for _, letter in output.dead]
         for field in fields(Counts):
-            setattr(self.counts, field.name, getattr(self.counts, field.name) + getattr(output.counts, field.name))
+            setattr(
+                self.counts, field.name, getattr(self.counts, field.name) + getattr(output.counts, field.name)
+            )
         return output
 
 
 def finished(a_spec, records, sizes=()):
-    """What a reader holds after the records came in batches of these sizes, the rest in one, and then ended."""
+    """What a reader holds when the records came in batches of these sizes, the rest in one, and ended."""
     reader, an_engine = Reader(), engine(a_spec)
     for batch in batches(records, sizes):
         reader.take(an_engine.apply(batch, 0))

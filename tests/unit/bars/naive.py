@@ -1,4 +1,4 @@
-"""The bars of a log by the plainest means: Decimal, sorting, and looking everything up again for each tick."""
+"""The bars of a log by the plainest means: Decimal, sorting, everything looked up anew for each tick."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def naive_bars(spec, records):
 
 def _naive_bars(spec, records):
     counts, dead = Counts(), []
-    accepted = {}  # instrument -> [(arrival, offset, trade)]
+    accepted = {}  # instrument -> [(arrival, offset, trade, watermark then)]
     revisions = {}
     for record in records:
         if isinstance(record.value, BadTick):
@@ -31,7 +31,7 @@ def _naive_bars(spec, records):
         for index, trade in enumerate(record.value):
             counts.ticks += 1
             ticks = accepted.setdefault(instrument(trade.venue, trade.symbol), [])
-            watermark = max((t.ts_ns for _, _, t in ticks), default=0)
+            watermark = max((tick[2].ts_ns for tick in ticks), default=0)
             what = _fate(spec, record, trade, ticks, watermark)
             if what == "duplicate":
                 counts.duplicates += 1
@@ -49,14 +49,16 @@ def _naive_bars(spec, records):
                     key = (instrument(trade.venue, trade.symbol), bar_type.name, start)
                     if start + bar_type.interval_ns <= watermark - spec.grace_ns:
                         revisions[key] = revisions.get(key, -1 if _is_new(ticks, start, bar_type) else 0) + 1
-                ticks.append((len(ticks), record.offset, trade))
+                ticks.append((len(ticks), record.offset, trade, max(watermark, trade.ts_ns)))
     counts.dead_lettered = len(dead)
     bars = {}
     for name, ticks in accepted.items():
         for bar_type in spec.bar_types:
             windows = {}
             for tick in ticks:
-                windows.setdefault(tick[2].ts_ns // bar_type.interval_ns * bar_type.interval_ns, []).append(tick)
+                windows.setdefault(tick[2].ts_ns // bar_type.interval_ns * bar_type.interval_ns, []).append(
+                    tick
+                )
             for start, members in windows.items():
                 key = (name, bar_type.name, start)
                 bars[f"{name}|{bar_type.name}|{start}".encode()] = {
@@ -75,8 +77,8 @@ def _fate(spec, record, trade, ticks, watermark):
     if not receipts or trade.ts_ns > min(receipts) + spec.max_future_ns:
         return "future"
     if trade.trade_id is not None and spec.dedupe_ns is not None:
-        first = [t.ts_ns for _, _, t in ticks if t.trade_id == trade.trade_id][-1:]
-        if first and first[0] >= watermark - spec.dedupe_ns:
+        counted = [then for _, _, t, then in ticks if t.trade_id == trade.trade_id]
+        if counted and counted[-1] >= watermark - spec.dedupe_ns:
             return "duplicate"
     if trade.ts_ns < watermark - spec.grace_ns:
         if spec.late is Late.DROP:
@@ -87,11 +89,11 @@ def _fate(spec, record, trade, ticks, watermark):
 
 
 def _is_new(ticks, start, bar_type):
-    return not any(start <= t.ts_ns < start + bar_type.interval_ns for _, _, t in ticks)
+    return not any(start <= t.ts_ns < start + bar_type.interval_ns for _, _, t, _ in ticks)
 
 
 def _fold(members):
-    trades = [t for _, _, t in sorted(members, key=lambda tick: (tick[2].ts_ns, tick[0]))]
+    trades = [t for _, _, t, _ in sorted(members, key=lambda tick: (tick[2].ts_ns, tick[0]))]
     volume = sum((Decimal(t.size) / ONE for t in trades), Decimal(0))
     turnover = sum((Decimal(t.price) / ONE * Decimal(t.size) / ONE for t in trades), Decimal(0))
     vwap = None
@@ -111,8 +113,8 @@ def _fold(members):
         "sell_volume": text(sum((Decimal(t.size) for t in trades if t.side == -1), Decimal(0)) / ONE),
         "first_trade_id": None if first is None else str(first),
         "last_trade_id": None if last is None else str(last),
-        "first_offset": min(offset for _, offset, _ in members),
-        "last_offset": max(offset for _, offset, _ in members),
+        "first_offset": min(offset for _, offset, _, _ in members),
+        "last_offset": max(offset for _, offset, _, _ in members),
     }
 
 

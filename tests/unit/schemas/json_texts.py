@@ -8,7 +8,23 @@ import json
 from hypothesis import strategies as st
 
 ODD = st.sampled_from(
-    ["null", "true", "false", "0", "-0", "1", "-1", "1.0", "0.0", "1e0", "1e400", "-1e400", "1e-400", "0e400"]
+    [
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "1",
+        "-1",
+        "1.0",
+        "0.0",
+        "1e0",
+        "1e400",
+        "-1e400",
+        "1e-400",
+        "0e400",
+        "1e" + "9" * 20,
+    ]
     + [
         "NaN",
         "Infinity",

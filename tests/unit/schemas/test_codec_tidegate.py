@@ -138,8 +138,9 @@ def test_a_bad_tick_says_why(value: bytes | None, reason: Reason, detail: str) -
     assert len(bad.detail) < 250
 
 
-def test_a_repeated_field_counts_the_last_time() -> None:
+def test_a_repeated_field_counts_the_last_time_but_must_be_valid_each_time() -> None:
     assert decode(tick()[:-1] + b',"price":"2"}')[0].price == parse("2")
+    assert "ts_ns" in refusal(b'{"ts_ns":"x",' + tick()[1:]).detail
 
 
 def test_every_feed_has_a_codec_and_an_unknown_one_is_a_config_error() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from schemas.errors import ConfigError
 from streams.store.base import open_store, redact
 
-SECRET = "s3cr/et#:p@ss&word"
+SECRET = "s3cr/et#:p@ss&word"  # noqa: S105 - of nobody
 ROOT = Path(__file__).parents[3]
 
 
@@ -41,16 +43,20 @@ def test_a_duckdb_url_without_a_file_is_refused(url: str) -> None:
         open_store(url)
 
 
-async def test_paths_are_relative_absolute_or_of_the_home_directory(
+async def _open_and_close(url: str) -> None:
+    store = open_store(url)
+    await store.open()
+    await store.close()
+
+
+def test_paths_are_relative_absolute_or_of_the_home_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for url in ("duckdb:1.db", f"duckdb:{tmp_path}/2.db", f"duckdb://{tmp_path}/3.db", "duckdb:~/4.db"):
-        store = open_store(url)
-        await store.open()
-        await store.close()
-    assert sorted(os.listdir(tmp_path)) == ["1.db", "2.db", "3.db", "4.db"]
+        asyncio.run(_open_and_close(url))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.db", "2.db", "3.db", "4.db"]
 
 
 @pytest.mark.parametrize(
@@ -79,14 +85,12 @@ def test_an_unknown_store_does_not_tell_its_password() -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "url", [f"postgresql://u:{SECRET}@127.0.0.1:1/db", f"postgresql://u:pw@127.0.0.1:{SECRET}/db"]
-)
-async def test_a_url_that_cannot_be_read_is_refused_without_quoting_its_password(url: str) -> None:
+async def test_a_url_that_cannot_be_read_is_refused_without_quoting_its_password() -> None:
     with pytest.raises(ConfigError, match="cannot be read") as caught:
-        await open_store(url).open()
+        await open_store(f"postgresql://u:{SECRET}@127.0.0.1:1/db").open()
     assert "percent-encode" in caught.value.hint
-    assert not any(part in str(caught.value) for part in ("s3cr", "word"))
+    told = "".join(traceback.format_exception(caught.value))
+    assert not [part for part in ("s3cr", "et#", "p@ss&") if part in told]
 
 
 def test_databases_are_imported_only_where_they_are_used() -> None:

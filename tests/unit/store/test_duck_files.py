@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from schemas.errors import StoreError, StoreInUse, StoreUnavailable
+from schemas.errors import StoreError, StoreInUse
 from streams.store.base import BarQuery, open_store
 from support.store_contract import a_bar, opened, rows
 
@@ -64,7 +65,7 @@ async def main():
     await store.open()
     await store.write([a_bar()])
     limit(200_000)
-    bars = [a_bar(symbol=f"S{n}", volume=str(n ** 9), start_ns=START_NS + n * MINUTE_NS) for n in range(9_999)]
+    bars = [a_bar(symbol=f"S{n}", volume=str(n**9), start_ns=START_NS + n * MINUTE_NS) for n in range(9999)]
     try:
         await store.write(bars)
     except StoreError as error:
@@ -150,9 +151,9 @@ def test_a_full_disk_is_retriable_and_the_next_write_goes_on(tmp_path: Path) -> 
     assert rest == ["WriteResult(written=9999, stale=0, conflicts=[])", "10000"]
 
 
-async def test_reading_makes_no_file(tmp_path: Path) -> None:
+def test_reading_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such store"):
-        await open_store(f"duckdb:{tmp_path}/b.duckdb", read_only=True).open()
+        asyncio.run(open_store(f"duckdb:{tmp_path}/b.duckdb", read_only=True).open())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,12 +169,22 @@ async def test_a_directory_is_no_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"SQLite format 3\0" * 1000])
-async def test_another_kind_of_file_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+def test_another_kind_of_file_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     with pytest.raises(StoreError, match="is not a DuckDB file"):
-        await open_store(f"duckdb:{path}").open()
+        asyncio.run(open_store(f"duckdb:{path}").open())
     assert path.read_bytes() == content
+
+
+@contextmanager
+def _not_writable(path: Path) -> Iterator[None]:
+    before = path.stat().st_mode
+    path.chmod(before & ~0o222)
+    try:
+        yield
+    finally:
+        path.chmod(before)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -181,18 +192,12 @@ async def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: 
     path = tmp_path / "b.duckdb"
     async with opened(open_store(f"duckdb:{path}")):
         pass
-    path.chmod(0o444)
-    with pytest.raises(StoreError, match="cannot be written"):
-        await open_store(f"duckdb:{path}").open()
-    path.chmod(0o644)
-    tmp_path.chmod(0o555)
-    try:
-        with pytest.raises(StoreError, match="cannot be written"):
-            await open_store(f"duckdb:{path}").open()
-        async with opened(open_store(f"duckdb:{path}", read_only=True)) as store:
-            assert await rows(store) == []
-    finally:
-        tmp_path.chmod(0o755)
+    for what in (path, tmp_path):
+        with _not_writable(what):
+            with pytest.raises(StoreError, match="cannot be written"):
+                await open_store(f"duckdb:{path}").open()
+            async with opened(open_store(f"duckdb:{path}", read_only=True)) as store:
+                assert await rows(store) == []
 
 
 async def test_a_table_of_another_making_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
@@ -214,14 +219,23 @@ async def test_a_database_without_bars_is_not_read(tmp_path: Path) -> None:
         await open_store(f"duckdb:{path}", read_only=True).open()
 
 
-async def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+def _cut(path: Path) -> None:
+    os.truncate(path, 100_000)
+
+
+def _blank(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:12_288] + bytes(100_000))
+
+
+@pytest.mark.parametrize("damage", [_cut, _blank])
+async def test_a_damaged_file_is_an_error_that_names_it(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     path = tmp_path / "b.duckdb"
     async with opened(open_store(f"duckdb:{path}")) as store:
         await store.write([a_bar(start_ns=n * 10**9) for n in range(10_000)])
-    content = bytearray(path.read_bytes())
-    content[12_288:] = bytes(len(content) - 12_288)
-    path.write_bytes(content)
+    damage(path)
     with pytest.raises(StoreError, match=re.escape(str(path))) as caught:
-        async with opened(open_store(f"duckdb:{path}")) as store:
-            await rows(store)
-    assert not isinstance(caught.value, StoreUnavailable)
+        await open_store(f"duckdb:{path}").open()
+    assert not caught.value.retriable
+    assert "damaged" in f"{caught.value} {caught.value.hint}"
