@@ -49,6 +49,7 @@ class App(faust.App):  # type: ignore[misc]
         self.startup: list[Step] = []
         self.drain: list[Step] = []
         self.cleanup: list[Step] = []
+        self._draining = False
 
     def _create_directories(self) -> None:
         """Nothing is kept on disk."""
@@ -59,13 +60,19 @@ class App(faust.App):  # type: ignore[misc]
         await super().on_start()
 
     async def on_stop(self) -> None:
-        self.transport.draining = True
+        self.transport.draining = self._draining = True
         for step in self.drain:
             try:
                 await step()
             except Exception as exc:
                 log.error("drain.failed", error=str(exc), consequence="what is not committed is read again")
+        self._draining = False
         await super().on_stop()
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        if self._draining:  # Faust would close the consumer at once: nothing more could be committed
+            await self.on_partitions_revoked.send(revoked)
+        await super()._on_partitions_revoked(revoked)
 
     async def on_shutdown(self) -> None:
         await super().on_shutdown()

@@ -148,7 +148,7 @@ def parse_plan(text: str, prefix: str, file: str = "topics.toml") -> list[Planne
 
 def _full_name(name: str, prefix: str, file: str) -> str:
     full = prefix + name
-    if not _legal(full) or len(full) > 249 or full in (".", ".."):
+    if not name or not _legal(full) or len(full) > 249 or full in (".", ".."):
         rule = "up to 249 of A-Z, a-z, 0-9, '.', '_' and '-'"
         raise ConfigError(f"{file}: {full!r} cannot name a topic: {rule}")
     if prefix and name.startswith(prefix):
@@ -166,27 +166,27 @@ def _text(value: _Value) -> str:
 
 
 def _explained(error: ValidationError, file: str) -> ConfigError:
-    first = error.errors(include_url=False, include_context=False)[0]
-    # The choices of a union end the location; one complaint is enough.
-    where = [str(part) for part in first["loc"]]
-    if where == ["topics"] and first["type"] in ("missing", "too_short"):
+    """One complaint of pydantic for people; a field that is not known explains best what else is wrong."""
+    errors = error.errors(include_url=False, include_context=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    section, *where = (str(part) for part in first["loc"])
+    if section == "topics" and not where:
         return ConfigError(f"{file}: it names no topic", hint='write [topics."ticks.v1"]')
-    if where[:1] == ["topics"] and len(where) > 2:
-        if where[2] == "config":
-            where[2:] = ["config", *where[3:4]]
-        place = f'[topics."{where[1]}"] {".".join(where[2:])}'
-        if first["type"] == "extra_forbidden":
-            hint = 'a topic has partitions, replication and config; quote its name: [topics."ticks.v1"]'
-            return ConfigError(f"{file}: {place} is not known", hint=hint)
-    else:
-        place = ".".join(where)
-        if first["type"] == "extra_forbidden":
-            return ConfigError(
-                f"{file}: {place} is not known", hint="the file has [defaults] and [topics.NAME] sections"
-            )
-    if place.partition("] ")[2].startswith("config."):
-        return ConfigError(f"{file}: {place}: should be a string, a number, true, false or a list of strings")
-    return ConfigError(f"{file}: {place}: {first['msg']}")
+    if section == "topics" and len(where) > 1:
+        name, *where = where
+        section = f'[topics."{name}"] '
+    elif where:
+        section += "."
+    unknown = first["type"] == "extra_forbidden"
+    hint = "the file has a section [defaults], and one [topics.NAME] for each topic" if unknown else ""
+    if section.startswith("[") and unknown:
+        hint = 'a topic has partitions, replication and config; quote its name: [topics."ticks.v1"]'
+    if where[:1] == ["config"] and len(where) > 1:
+        # What follows the name of the setting are the types that it is none of.
+        place = f"{section}config.{where[1]}"
+        return ConfigError(f"{file}: {place} should be a string, a number, true, false or a list of strings")
+    place = section + ".".join(where)
+    return ConfigError(f"{file}: {place}{' is not known' if unknown else ': ' + first['msg']}", hint=hint)
 
 
 def compare(plan: Iterable[PlannedTopic], actual: Mapping[str, ActualTopic]) -> list[Change]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from schemas.trade import Trade
 from streams.bars.memory import Memory
-from streams.bars.types import BarType
+from streams.bars.types import BarSpec, BarType
 from streams.bars.window import Window
 
 NEVER: Final = 2**63
@@ -65,7 +65,7 @@ class Book:
         self.watermark_ns = 0
         self.horizon_ns = 0
         self.floor_ns = 0
-        """No tick before it can be taken: windows that ended there have been forgotten."""
+        """What was forgotten before a restart: no tick before it can count, whatever the settings are now."""
         self.current: list[Window] = []
         """The windows of the last tick in time, one a bar type, and what they have in common:"""
         self.from_ns = self.until_ns = 0
@@ -121,15 +121,19 @@ class Book:
                 self.next_end_ns = min(self.next_end_ns, starts[0] + series.interval_ns)
         return closed
 
+    def earliest_ns(self, spec: BarSpec) -> int:
+        """The event time before which a tick cannot count: windows that ended there may be forgotten."""
+        return max(self.floor_ns, self.horizon_ns - spec.revisable_ns)
+
     def forget_trades(self, dedupe_ns: int) -> None:
         """Drop the trade ids that no longer make a duplicate."""
         oldest_ns = self.watermark_ns - dedupe_ns
         self.seen.keep({key: seen_ns for key, seen_ns in self.seen.entries.items() if seen_ns >= oldest_ns})
 
-    def forget_windows(self, retain_ns: int) -> None:
+    def forget_windows(self, spec: BarSpec) -> None:
         """Drop the closed windows that can no longer be revised."""
-        gone_ns = self.horizon_ns - retain_ns
-        self.closed.keep({key: w for key, w in self.closed.entries.items() if w.end_ns > gone_ns})
+        earliest_ns = self.earliest_ns(spec)
+        self.closed.keep({key: w for key, w in self.closed.entries.items() if w.end_ns > earliest_ns})
 
     def open_windows(self) -> Iterator[Window]:
         """Every open window."""

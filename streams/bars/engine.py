@@ -124,7 +124,7 @@ class BarEngine:
                     if self.spec.late is Late.DROP:
                         counts.dropped += 1
                         continue
-                    floor_ns = self._floor_ns(book)
+                    floor_ns = book.earliest_ns(self.spec)
                     if ts_ns < floor_ns:
                         detail = _late(ts_ns, book.watermark_ns, floor_ns)
                         self._refuse(output, record, index, Reason.late, detail, now_ns)
@@ -195,12 +195,6 @@ class BarEngine:
             self.position = max(self.position, book.offset)
             self._idle.set(book, 0)
 
-    def _floor_ns(self, book: Book) -> int:
-        """The event time before which a tick cannot count."""
-        if self.spec.late is not Late.REVISE:
-            return book.horizon_ns
-        return max(book.floor_ns, book.horizon_ns - self.spec.retain_ns)
-
     def _revise(self, book: Book, trade: Trade, offset: int, due: dict[Window, Book]) -> None:
         """Let a late tick count in all its windows, open, closed or yet unknown."""
         ts_ns = trade.ts_ns
@@ -231,7 +225,7 @@ class BarEngine:
     def _retain(self, book: Book, window: Window) -> None:
         book.closed.put((window.bar_type, window.start_ns), window)
         if len(book.closed.entries) > book.closed.room:
-            book.forget_windows(self.spec.retain_ns)
+            book.forget_windows(self.spec)
 
     def _publish(self, due: Iterable[tuple[Window, Book]], mark: int) -> list[Bar]:
         bars = []

@@ -57,7 +57,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         bar_types=[series.name for series in book.series],
         watermark_ns=book.watermark_ns,
         horizon_ns=book.horizon_ns,
-        floor_ns=max(book.floor_ns, book.horizon_ns - _retain_ns(spec)),
+        floor_ns=book.earliest_ns(spec),
         offset=book.offset,
         index=book.index,
         open=[to_row(window) for window in book.open_windows()],
@@ -142,13 +142,9 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
     )
 
 
-def _retain_ns(spec: BarSpec) -> int:
-    return spec.retain_ns if spec.late is Late.REVISE else 0
-
-
 def _useful_until_ns(past: Past, spec: BarSpec) -> int:
     """The watermark after which a part says nothing that still counts."""
-    windows = max((window.end_ns for window in past.closed), default=0) + spec.grace_ns + _retain_ns(spec)
+    windows = max((window.end_ns for window in past.closed), default=0) + spec.grace_ns + spec.revisable_ns
     ids = max((ts_ns for _, ts_ns in past.seen), default=0) + (spec.dedupe_ns or 0)
     return max(windows, ids)
 

@@ -67,6 +67,11 @@ class BarSpec:
     idle_ns: int = 5 * SECOND
     """How long an instrument is without a tick before its bars are published early."""
 
+    @property
+    def revisable_ns(self) -> int:
+        """How long, in event time, a closed bar is really retained."""
+        return self.retain_ns if self.late is Late.REVISE else 0
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "late", Late(self.late))  # where it is a plain string
         names = [bar_type.name for bar_type in self.bar_types]

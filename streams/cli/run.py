@@ -13,14 +13,13 @@ from typing import IO, Any
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from schemas.codecs import FEEDS
 from schemas.dead_letter import DeadLetter
 from schemas.errors import ConfigError
 from streams import logs
 from streams.bars.types import Late, Record
+from streams.cli.progress import FileProgress
 from streams.cli.summary import print_summary
 from streams.loop import Loop, whole_loop
 from streams.pipeline import SOURCE_HEADER
@@ -130,20 +129,19 @@ def _source_label(names: tuple[str, ...]) -> str:
 async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict[str, Any]) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         refused = _Refused(stack, options["dead_letters"])
-        progress = stack.enter_context(_Progress(sources))
+        progress = stack.enter_context(FileProgress(sources, "ticks"))
         async with whole_loop(roles, tick, broker=options["broker"], store_url=options["store"]) as loop:
             loop.bars.pipeline.on_dead_letter = refused.dead_letter
             await _publish(loop, sources, Keyer(tick.feed, tick.venue), refused, progress)
-            await loop.finish(progress.update)
+            await loop.finish(lambda: progress.update(loop.applied, "storing"))
             seconds = time.monotonic() - loop.started
         return summarise(loop, refused.lines, seconds)
 
 
 async def _publish(
-    loop: Loop, sources: list[Source], keyer: Keyer, refused: _Refused, progress: _Progress
+    loop: Loop, sources: list[Source], keyer: Keyer, refused: _Refused, progress: FileProgress
 ) -> None:
     for source in sources:
-        progress.source = source
         for line in source.lines():
             if line.value is None:
                 refused.too_long(line.file, line.number, line.size)
@@ -152,9 +150,8 @@ async def _publish(
                 headers = [(SOURCE_HEADER, f"{line.file}:{line.number}".encode())] if problem else None
                 await loop.publish(line.value, key, headers)
             if not loop.published % 1000:
-                progress.update(loop)
+                progress.update(loop.applied)
                 await asyncio.sleep(0)
-        progress.done(source)
 
 
 class _Refused:
@@ -192,47 +189,6 @@ class _Refused:
             click.echo(f"refused {text}", err=True)
         elif count == TELL + 1:
             click.echo("refused more; --dead-letters FILE keeps all of them", err=True)
-
-
-class _Progress:
-    """A bar on a terminal by bytes read; nothing where standard error is piped."""
-
-    def __init__(self, sources: list[Source]) -> None:
-        self.source: Source | None = None
-        sizes = [source.size for source in sources]
-        self._total = sum(size for size in sizes if size is not None) if None not in sizes else None
-        self._done = 0
-        self._ticks = 0
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[ticks]:,} ticks"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._task: TaskID = self._progress.add_task("reading", total=self._total, ticks=0)
-
-    def __enter__(self) -> _Progress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
-
-    def done(self, source: Source) -> None:
-        self._done += source.size or 0
-        self.source = None
-
-    def update(self, loop: Loop | None = None) -> None:
-        read = self._done + (self.source.read_bytes if self.source is not None else 0)
-        fields = {"ticks": loop.applied} if loop is not None else {}
-        self._progress.update(
-            self._task, completed=read, description="reading" if self.source else "storing", **fields
-        )
 
 
 def summarise(loop: Loop, refused_lines: int, seconds: float) -> dict[str, Any]:

@@ -35,8 +35,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_ROWS = 5_000
-CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": False}
 """DuckDB downloads code when it meets a file of SQLite's, say."""
+QUIET = "SET enable_progress_bar = false"
+"""DuckDB writes to stdout when a statement takes long."""
 
 _files_of_this_process: set[Path] = set()
 
@@ -149,7 +151,7 @@ class DuckStore:
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         if self._path is None:
-            return duckdb.connect()
+            return duckdb.connect(config=CONFIG)
         if self._path in _files_of_this_process:
             raise in_use(self.name, "this process")
         try:

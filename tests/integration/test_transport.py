@@ -226,6 +226,24 @@ def test_all_workers_stopped_at_once_leave_in_order(crew: Crew, topics: TestTopi
         crew.wait_for(topic, [5000] * 4)
 
 
+def test_a_rebalance_while_a_worker_drains_waits_for_it(crew: Crew, topics: TestTopics) -> None:
+    topic = topics()
+    produce(crew.bootstrap, topic, 5000)
+    first = crew.start(topic, max_records=50, handle_s=0.05, ack_after_s=None, finish_s=8)
+    crew.share(topic, first)
+    until(lambda: all(first.offsets("took", topic, p) for p in range(4)), 10, "batches of all partitions are taken")
+    first.process.terminate()
+    crew.start(topic, max_records=500)
+    with crew.watched(topic):
+        until(lambda: len(first.said("revoked")) == 2, 10, "the rebalance reaches the worker that drains")
+        first.order("acknowledge", count=None)
+        assert first.process.wait(10) == 0
+        taken = [len(first.offsets("took", topic, p)) for p in range(4)]
+        assert all(committed >= n for committed, n in zip(crew.group.committed(topic), taken, strict=True))
+        crew.wait_for(topic, [5000] * 4)
+    assert all(crew.took(topic, p) == list(range(5000)) for p in range(4)), "nothing is taken twice"
+
+
 def test_what_waits_for_the_agent_is_bounded(crew: Crew, topics: TestTopics) -> None:
     topic = topics()
     produce(crew.bootstrap, topic, 1000)

@@ -6,6 +6,7 @@ from barlog import SECOND, T0, Reader, Rec, engine, finished, log, spec, trade
 from schemas.codecs import get_codec
 from schemas.dead_letter import Reason
 from schemas.errors import BadTick
+from schemas.fixed import render
 from streams.bars.engine import BarEngine
 from streams.bars.types import Counts
 
@@ -56,19 +57,18 @@ def test_a_bar_says_all_there_is_to_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "vwap"),
-    [
-        # 0.000000000000000001 apart: the mean is half a unit, and goes to the even neighbour
-        (("1", "1"), "0.000000000000000002"),
-        (("0", "0"), None),
-    ],
+    ("prices", "vwap"),
+    [((0, 1), 0), ((1, 2), 2), ((2, 3), 2), ((-1, 0), 0), ((-2, -1), -2), ((1, 1, 2), 1), ((1, 2, 2), 2)],
 )
-def test_vwap_is_rounded_half_to_even_and_absent_without_volume(sizes, vwap) -> None:
-    ticks = log(trade(0, "0.000000000000000001", sizes[0]), trade(0, "0.000000000000000002", sizes[1]))
-    (bar,) = finished(spec(), ticks).held.values()
-    assert bar.vwap == vwap
-    (bar,) = finished(spec(), log(trade(0, "-2.5", "3"))).held.values()
-    assert bar.vwap == "-2.5"
+def test_vwap_is_rounded_half_to_even(prices, vwap) -> None:
+    (bar,) = finished(spec(), log(*(trade(0, render(price)) for price in prices))).held.values()
+    assert bar.vwap == render(vwap)
+
+
+def test_a_bar_without_volume_has_prices_and_no_vwap() -> None:
+    (bar,) = finished(spec(), log(trade(0, "5", "0"), trade(0, "6", "0"))).held.values()
+    assert (bar.open, bar.high, bar.volume, bar.turnover, bar.vwap) == ("5", "6", "0", "0", None)
+    assert bar.trade_count == 2
 
 
 def test_a_tick_on_the_boundary_opens_the_next_window() -> None:

@@ -1,0 +1,101 @@
+"""What all commands have in common."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streams.cli import COMMANDS
+from support.inprocess import Cli
+from support.workers import environment
+
+HEAVY = ("faust", "aiokafka", "confluent_kafka", "duckdb", "asyncpg", "pyarrow", "rich", "asyncio")
+
+
+def test_help_of_the_whole_loads_nothing_that_is_slow_to_load(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['tidegate', '--help']\n"
+        "from agents.__main__ import main\n"
+        "try: main()\n"
+        f"finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=environment(), check=True
+    )
+
+    assert done.stderr.decode().strip() == "[]"
+    assert all(name in done.stdout.decode() for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "command", ["bars", "replay", "feed", "schema", "topics", "topics plan", "topics apply", "topics show"]
+)
+def test_help_has_an_example_and_says_what_the_options_are(cli: Cli, command: str) -> None:
+    done = cli(*command.split(), "--help")
+
+    assert done.status == 0
+    assert f"  tidegate {command}" in done.out
+    assert "--help" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("nonsense", "nonsense"),
+        ("topics nonsense", "nonsense"),
+        ("schema nonsense", "'tick', 'bar', 'feedback', 'rate', 'dead-letter'"),
+        ("bars --from yesterday", "'yesterday' is no date or time"),
+        ("bars --to 1723161255", "is it in ns?"),
+        ("bars --type 1x", "'1x'"),
+        ("bars --format xml", "xml"),
+        ("bars --last 0", "--last"),
+        ("bars --from 2024-08-09 --to 2024-08-08", "--from must be before --to"),
+        ("replay", "SOURCE"),
+        ("replay trades.csv", "--topic"),
+        ("replay trades.csv --topic t --speed fast", "10x"),
+        ("replay trades.csv --topic t --speed 0x", "10x"),
+        ("replay trades.csv --topic t --feed nonsense", "nonsense"),
+        ("feed", "--topic"),
+        ("feed --topic t --rate 0", "500/s"),
+        ("feed --topic t --rate many", "500/s"),
+        ("feed --topic t --instruments 0", "--instruments"),
+        ("feed --topic t --disorder 2s", "more than a second"),
+        ("feed --topic t --duplicates 1", "--duplicates"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2_and_says_what_is_wrong(
+    cli: Cli, arguments: str, said: str
+) -> None:
+    done = cli(*arguments.split())
+
+    assert (done.status, done.out) == (2, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("bars --store redis://x", "no store is known"),
+        ("bars --store duckdb:nowhere.duckdb", "no such store"),
+        ("bars --config nowhere.toml", "nowhere.toml: no such file"),
+        ("replay nowhere.csv --topic t", "nowhere.csv: no such file"),
+        ("replay . --topic t", "it is a directory"),
+        ("topics plan --file nowhere.toml", "nowhere.toml: No such file"),
+        ("topics show --file nowhere.toml", "nowhere.toml: No such file"),
+        ("feed --topic t --venue A:B", "venue"),
+    ],
+)
+def test_a_mistake_exits_with_1_in_one_line_and_a_hint_at_most(cli: Cli, arguments: str, said: str) -> None:
+    done = cli(*arguments.split())
+
+    first, *rest = done.err.splitlines()
+    assert (done.status, done.out) == (1, "")
+    assert first.startswith("tidegate: ")
+    assert said in first
+    assert all(line.startswith("  hint: ") for line in rest)
+    assert len(rest) <= 1
