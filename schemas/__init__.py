@@ -1,18 +1,1 @@
 """What is on the wire: ticks, bars, feedback, dead letters, codecs of feeds, errors. Knows no Kafka."""
-
-from pydantic import BaseModel
-
-from schemas.bar import BarModel
-from schemas.dead_letter import DeadLetterModel
-from schemas.feedback import FeedbackModel
-from schemas.rate import RateAdjustmentModel
-from schemas.tick import Tick
-
-SCHEMAS: dict[str, type[BaseModel]] = {
-    "tick": Tick,
-    "bar": BarModel,
-    "feedback": FeedbackModel,
-    "rate": RateAdjustmentModel,
-    "dead-letter": DeadLetterModel,
-}
-"""The public contract by name: `SCHEMAS["tick"].model_json_schema()`."""

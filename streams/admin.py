@@ -68,14 +68,25 @@ class TopicAdmin:
     def apply(self, changes: Iterable[Create | SetConfig | Differs]) -> dict[str, str]:
         """Make what is missing and set what is otherwise; gives the topics that failed, with the reason.
 
-        Returns once every partition of a new topic has a leader. A topic that somebody else made
-        meanwhile is no failure: the next plan tells whether it is as it should be.
+        Returns once the broker shows it: a new topic with a leader for every partition, a setting with
+        its new value. A topic that somebody else made meanwhile is no failure: the next plan tells
+        whether it is as it should be.
         """
         new = [change.topic for change in changes if isinstance(change, Create)]
         alter = [change for change in changes if isinstance(change, SetConfig)]
         failed = self._create(new) if new else {}
-        failed |= self._wait_for_leaders([topic for topic in new if topic.name not in failed])
         failed |= self._set(alter) if alter else {}
+        leaderless = {topic.name for topic in new} - set(failed)
+        unset = [change for change in alter if change.name not in failed]
+        deadline = time.monotonic() + REQUEST_S
+        while leaderless or unset:
+            leaderless = self._leaderless(leaderless)
+            unset = self._unset(unset)
+            if time.monotonic() > deadline:
+                late = f"accepted, and not in effect after {REQUEST_S:g} s"
+                return failed | dict.fromkeys([*leaderless, *(change.name for change in unset)], late)
+            if leaderless or unset:
+                time.sleep(0.05)
         return failed
 
     def _create(self, topics: list[PlannedTopic]) -> dict[str, str]:
@@ -101,17 +112,21 @@ class TopicAdmin:
         futures = self._admin.incremental_alter_configs(resources, request_timeout=REQUEST_S)
         return _failures(futures, lambda resource: str(resource.name))
 
-    def _wait_for_leaders(self, topics: list[PlannedTopic]) -> dict[str, str]:
-        waiting = {topic.name: topic.partitions for topic in topics}
-        deadline = time.monotonic() + REQUEST_S
-        while waiting:
-            seen = cluster_now(self._settings).topics
-            waiting = {name: n for name, n in waiting.items() if name not in seen or not _led(seen[name])}
-            if time.monotonic() > deadline:
-                return dict.fromkeys(waiting, f"created, but without leaders after {REQUEST_S:g} s")
-            if waiting:
-                time.sleep(0.05)
-        return {}
+    def _leaderless(self, names: set[str]) -> set[str]:
+        seen = cluster_now(self._settings).topics if names else {}
+        return {name for name in names if name not in seen or not _led(seen[name])}
+
+    def _unset(self, changes: list[SetConfig]) -> list[SetConfig]:
+        configs = self._configs([change.name for change in changes])
+        # A setting that the broker did not tell before may never be told.
+        return [
+            change
+            for change in changes
+            if any(
+                old is not None and configs[change.name].get(name) == old
+                for name, (old, _) in change.settings.items()
+            )
+        ]
 
 
 def _led(topic: Any) -> bool:

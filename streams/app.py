@@ -70,13 +70,22 @@ class App(faust.App):  # type: ignore[misc]
         await super().on_stop()
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
-        if self._draining:  # Faust would close the consumer at once: nothing more could be committed
+        if self._draining:
             await self.on_partitions_revoked.send(revoked)
         await super()._on_partitions_revoked(revoked)
+
+    def _on_rebalance_when_stopped(self) -> None:
+        """Nothing: Faust would cut the connection, and the group would wait for our session to end."""
 
     async def on_shutdown(self) -> None:
         await super().on_shutdown()
         await self.clean_up()
+
+    async def left(self, timeout_s: float = 5.0) -> None:
+        """Wait until the consumer of a crashed app has left its group: its thread needs our event loop for that."""
+        thread = self._consumer and self._consumer._thread._thread
+        if thread:
+            await asyncio.to_thread(thread.join, timeout_s)
 
     async def clean_up(self) -> None:
         """Run the last steps, once."""

@@ -26,6 +26,7 @@ async def running(*apps: App) -> AsyncIterator[None]:
     finally:
         for app in apps:
             if app.crashed:  # Faust has stopped its parts, and complains if they are stopped again
+                await app.left()
                 await app.clean_up()
             else:
                 await app.stop()

@@ -157,7 +157,9 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise ConfigError(f"{_config_file or 'settings'}: {problems}") from None
     except SettingsError as exc:
         field = re.search(r'field "(\w+)"', str(exc))
-        raise ConfigError(f"TIDEGATE_{field[1].upper() if field else '*'} cannot be read: it must be JSON") from None
+        raise ConfigError(
+            f"TIDEGATE_{field[1].upper() if field else '*'} cannot be read: it must be JSON"
+        ) from None
     except ValueError as exc:  # TOML that does not parse
         raise ConfigError(f"{_config_file or 'settings'}: {exc}") from None
 

@@ -61,7 +61,7 @@ class Source:
     def lines(self) -> Iterator[Line]:
         """All lines that are not blank. Raises `SourceError` where the file is damaged."""
         number = 0
-        raw = self._raw = self._path.open("rb") if self._path is not None else sys.stdin.buffer
+        raw = self._raw = self._path.open("rb") if self._path else sys.stdin.buffer  # noqa: SIM115  closed below
         try:
             stream: IO[bytes] = raw
             if self._is_gzip(raw):

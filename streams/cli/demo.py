@@ -27,11 +27,11 @@ from streams.store.slow import SlowStore
 BARS = ("1s", "5s")
 STEP_S = 0.05
 
-#: With --slow-store: the queue of the store, what the store takes while it is slow, and for which
-#: part of the demo it is.
-QUEUE = 100
-SLOW_BARS_PER_S = 6.0
-SLOW_FROM, SLOW_UNTIL = 0.1, 0.7
+#: With --slow-store: the queue of the store and what it takes while it is slow, per instrument, and
+#: for which part of the demo it is slow. Every second closes 1.2 bars of an instrument.
+QUEUE_BARS = 4
+SLOW_BARS_PER_S = 0.3
+SLOW_FROM, SLOW_UNTIL = 0.1, 0.65
 
 
 @click.command("demo")
@@ -77,7 +77,8 @@ async def _demo(roles: Any, options: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="tidegate-demo-") as folder:
         url = f"duckdb:{Path(folder) / 'bars.duckdb'}"
         store = SlowStore(open_store(url), None)
-        overrides = {"queue_capacity": QUEUE, "write_batch": 10} if options["slow_store"] else {}
+        capacity = QUEUE_BARS * options["instruments"]
+        overrides = {"queue_capacity": capacity, "write_batch": 5} if options["slow_store"] else {}
         async with whole_loop(roles, tick, broker=None, store_url=url, store=store, **overrides) as loop:
             view = View(loop, options["as_json"])
             loop.store.writer.on_written = view.wrap(loop.store.writer.on_written)
@@ -109,7 +110,7 @@ async def _feed(
     started = time.monotonic()
     while (elapsed := time.monotonic() - started) < seconds:
         slow = options["slow_store"] and SLOW_FROM <= elapsed / seconds < SLOW_UNTIL
-        store.bars_per_second = SLOW_BARS_PER_S if slow else None
+        store.bars_per_second = SLOW_BARS_PER_S * options["instruments"] if slow else None
         view.note = "the store is slow" if slow else ""
         for one in feed.ticks(max(0, int(elapsed * rate) - len(sent)), time.time_ns()):
             sent.append(one)

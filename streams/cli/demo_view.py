@@ -108,5 +108,3 @@ class View:
             f"{writer.level.value}   {self.note}\n"
             f"{self._loop.published:,} ticks sent, {self._stored():,} bars stored"
         )
-
-

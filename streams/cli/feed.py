@@ -95,9 +95,9 @@ class Lag(click.ParamType):
 def command(config: Path | None, broker: str | None, as_json: bool, **options: Any) -> None:
     """Publish simulated ticks, in Tidegate's own JSON, with the current time as their event time.
 
-    Some share a millisecond and some arrive out of order, as on a real venue. Runs until SIGTERM or
-    Ctrl-C, then waits for what was sent and says how much that was. Where the broker is away it
-    waits for it, and makes nothing up.
+    Many share a millisecond and some arrive out of order, as on a real venue. Runs until SIGTERM or
+    Ctrl-C, then waits for what was sent and says how much that was. A broker that is away is waited
+    for, up to a minute; what was not sent meanwhile is not made up for.
 
     \b
     Examples:

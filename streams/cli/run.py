@@ -115,15 +115,13 @@ def _tick_topic(feed: str, options: dict[str, Any]) -> TickTopic:
 
 
 def _source_label(names: tuple[str, ...]) -> str:
-    """What stands in the bars as their source: the same for the same files, so that a second run changes nothing."""
+    """The source that bars name: the same for the same files, so that a second run changes nothing."""
     paths = ["-" if name == "-" else str(Path(name).resolve()) for name in names]
     if "-" in paths:
         return f"run:stdin:{time.time_ns()}"
-    return (
-        f"run:{paths[0]}"
-        if len(paths) == 1
-        else f"run:{hashlib.sha256(chr(0).join(paths).encode()).hexdigest()[:16]}"
-    )
+    if len(paths) == 1:
+        return f"run:{paths[0]}"
+    return f"run:{hashlib.sha256(chr(0).join(paths).encode()).hexdigest()[:16]}"
 
 
 async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict[str, Any]) -> dict[str, Any]:

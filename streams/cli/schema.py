@@ -6,7 +6,7 @@ import json
 
 import click
 
-from schemas import SCHEMAS
+from schemas.contracts import SCHEMAS
 from streams.cli.output import emit
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-_MIN_NS, _MAX_NS = 10**17, 2**63 - 1  # 1973 to 2262
+_MIN_NS, _MAX_NS = 10**17, 2**63 - 1  # 1973, below which it is no ns, to 2262
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Python reads microseconds; what is finer is read here.
 _FRACTION = re.compile(r"(.*:\d\d)[.,](\d{1,9})(.*)", re.ASCII)
@@ -34,7 +34,10 @@ def parse_instant(text: str) -> int:
         raise ValueError(
             f"{text[:40]!r} is no date or time: write 2024-08-08, 2024-08-08T23:59:30Z or ns since the epoch"
         ) from None
-    return ns + (int(fraction[2].ljust(9, "0")) if fraction else 0)
+    ns += int(fraction[2].ljust(9, "0")) if fraction else 0
+    if not 0 <= ns <= _MAX_NS:
+        raise ValueError(f"{text[:40]!r} is not between 1970 and 2262")
+    return ns
 
 
 def iso(ns: int) -> str:

@@ -98,7 +98,7 @@ def plan_command(
 @config_option
 @json_option
 def apply_command(file: Path | None, broker: str | None, config: Path | None, as_json: bool) -> None:
-    """Create the topics that are missing, and set the settings that differ.
+    """Create missing topics, set settings that differ.
 
     May be repeated: where the broker is as planned, nothing is done. Exits with 1 if the broker
     refused something; what differs and is never changed is reported, with 0.

@@ -38,7 +38,7 @@ READ_ROWS = 5_000
 CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": False}
 """DuckDB downloads code when it meets a file of SQLite's, say."""
 QUIET = "SET enable_progress_bar = false"
-"""DuckDB writes to stdout when a statement takes long."""
+"""DuckDB writes to stdout when a statement takes long in what it believes to be a session of a person."""
 
 _files_of_this_process: set[Path] = set()
 
@@ -164,6 +164,7 @@ class DuckStore:
         return connection
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute(QUIET)
         connection.begin()
         found = dict(connection.execute(FIND_COLUMNS).fetchall())
         if not found and not self._read_only:

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from streams.app import build_app
 from streams.settings import Settings
-from streams.transport import FETCH_MAX_WAIT_MS
+from streams.consumer_thread import FETCH_MAX_WAIT_MS
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.bars import schema, stored
+from support.bars import schema, stored, wait_stored
 from support.kafka import TestTopics
 from support.load import Load
 from support.wait import until
@@ -62,7 +62,5 @@ def test_bars_go_on_where_they_were_when_workers_leave_and_join(
                     progress = len(stored(dsn))
                     until(lambda: len(stored(dsn)) > progress + 40, 30, "and on the other", every_s=0.2)
                     load.stop()
-                    expected = load.expected()
-                    until(lambda: stored(dsn).keys() >= expected.keys(), 40, "all bars are stored", every_s=0.5)
-                    until(lambda: stored(dsn) == expected, 20, "the bars equal the oracle's", every_s=0.5)
+                    wait_stored(dsn, load.expected(), 60)
                     assert third.stop() == 0

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.bars import schema, stored
+from support.bars import schema, stored, wait_stored
 from support.kafka import TestTopics
 from support.load import Load
 from support.proxy import Proxy
@@ -95,8 +95,7 @@ def test_only_the_partitions_of_the_stalled_store_stop_and_nothing_is_lost(
                 "all move",
             )
 
-        expected = load.expected()
-        until(lambda: stored(dsn) == expected, 60, "the stored bars equal the oracle's", every_s=0.5)
+        wait_stored(dsn, load.expected(), 60)
         assert [worker.stop() for worker in workers] == [0, 0, 0]
 
 

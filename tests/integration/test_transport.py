@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer
 
 from support.batch_processes import Crew, flowing, produce
-from support.kafka import TestTopics
+from support.kafka import Kafka, TestTopics
 from support.wait import until
 
 
@@ -379,6 +379,19 @@ def test_nothing_is_delivered_before_the_assignment_has_recovered(crew: Crew, to
                 state = entry["kind"]
             elif entry["kind"] == "took":
                 assert state == "recovered", f"{worker.name} took {entry['ranges']} while {state}"
+
+
+def test_a_worker_that_cannot_learn_its_positions_ends_instead_of_idling(own_kafka: Kafka, tmp_path: Path) -> None:
+    topics = TestTopics(own_kafka.address)
+    crew, topic = Crew(topics.bootstrap, tmp_path, "group"), topics()
+    worker = crew.start(topic, recover_s=1, request_timeout_s=7)
+    try:
+        until(lambda: worker.said("assigned"), 20, "partitions are assigned, and not yet sought")
+        own_kafka.kill()
+        assert worker.process.wait(30) != 0
+        assert "could not be read" in worker.stderr.read_text()
+    finally:
+        crew.close()
 
 
 def test_an_exception_in_the_agent_stops_the_worker_and_commits_nothing_of_its_batch(

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from support.oracle import Content, Key
+from support.wait import until
 
 
 @contextmanager
@@ -46,3 +47,19 @@ def stored(dsn: str) -> dict[Key, Content]:
     except asyncpg.UndefinedTableError:
         return {}
     return {(row[0], row[1], row[2]): Content(*row[3:9]) for row in rows}
+
+
+def wait_stored(dsn: str, expected: dict[Key, Content], timeout_s: float) -> None:
+    """Wait until exactly these bars are stored; the failure says how they differ."""
+    try:
+        until(lambda: stored(dsn) == expected, timeout_s, "the stored bars equal the oracle's", every_s=0.5)
+    except AssertionError:
+        found = stored(dsn)
+        missing = sorted(expected.keys() - found.keys())
+        extra = sorted(found.keys() - expected.keys())
+        unequal = sorted(k for k in expected.keys() & found.keys() if expected[k] != found[k])
+        example = [(found[k], expected[k]) for k in unequal[:2]]
+        raise AssertionError(
+            f"{len(missing)} bars are missing {missing[:5]}, {len(extra)} too many {extra[:5]}, "
+            f"{len(unequal)} unequal {unequal[:5]} {example}"
+        ) from None

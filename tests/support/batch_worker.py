@@ -51,6 +51,7 @@ class Job:
     max_records: int | None = None
     """Most records in a batch."""
     max_poll_interval_s: float = 1000.0
+    request_timeout_s: float = 90.0
     finish_s: float = 3.0
     recover_s: float = 0.0
     """How long an assignment takes to recover before anything may be fetched."""
@@ -91,6 +92,7 @@ class Worker:
         app.transport.max_waiting = job.max_waiting
         app.conf.broker_commit_interval = COMMIT_INTERVAL_S
         app.conf.broker_max_poll_interval = job.max_poll_interval_s
+        app.conf.broker_request_timeout = job.request_timeout_s
         app.conf.broker_max_poll_records = job.max_records
         for partition in job.closed:
             self.valve.set(partition, 0)

@@ -9,6 +9,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 # testcontainers reads them when imported: published ports are reached on loopback, never on a bridge address.
 os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
@@ -74,6 +75,14 @@ class PinnedPortContainer(DockerContainer):
         self.host_port = free_port()
         self.ports[str(port or self.host_port)] = (HOST, self.host_port)
         self.with_kwargs(mem_limit=memory)
+
+    def stop(self, force: bool = True, delete_volume: bool = True) -> None:
+        """Remove the container; its log stays in the folder TIDEGATE_CONTAINER_LOGS, if one is named."""
+        if (folder := os.environ.get("TIDEGATE_CONTAINER_LOGS")) and self._container is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            name = f"{type(self).__name__.lower()}-{self.host_port}.log"
+            Path(folder, name).write_bytes(self._container.logs())
+        super().stop(force, delete_volume)
 
     @property
     def address(self) -> str:

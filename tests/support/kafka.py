@@ -7,9 +7,10 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.containers import PinnedPortContainer
@@ -56,8 +57,10 @@ class Kafka(PinnedPortContainer):
         return logged[-1] if logged else "of unknown version"
 
     def wait_ready(self, deadline_s: float = 60) -> None:
-        """Return once the broker answers a client."""
+        """Return once the broker answers a client, and every group has a coordinator."""
         self.wait_until(lambda: answers(self.address), deadline_s)
+        # The first group on a new broker makes the topic of offsets; until then, groups are refused.
+        self.wait_until(lambda: coordinates(self.address), deadline_s)
 
     def kill(self) -> None:
         """Stop the broker as a power cut would."""
@@ -92,6 +95,21 @@ def answers(bootstrap: str, timeout_s: float = 2) -> bool:
         return bool(_admin(bootstrap).list_topics(timeout=timeout_s).brokers)
     except KafkaException:
         return False
+
+
+def coordinates(bootstrap: str) -> bool:
+    """Whether the group coordinators are at work, on every partition of the topic of offsets."""
+    admin = _admin(bootstrap)  # a client that nobody holds leaves its futures open
+    described = admin.describe_consumer_groups([f"warm-{n}" for n in range(32)], request_timeout=5)
+    return all(_answered(future) for future in described.values())
+
+
+def _answered(future: Future[object]) -> bool:
+    try:
+        future.result(10)
+    except KafkaException as exc:
+        return bool(exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND)
+    return True
 
 
 class TestTopics:

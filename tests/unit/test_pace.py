@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from streams.pace import Pace, by_event_time
 
 T0 = 1_723_161_255_000_000_000
@@ -30,8 +32,8 @@ def test_a_tick_out_of_order_does_not_overtake_those_before_it() -> None:
 
 
 def test_recordings_are_played_beside_each_other_each_in_its_own_order() -> None:
-    first = [("a", 10), ("b", None), ("c", 30), ("d", 20)]
-    second = [("A", 15), ("B", 15), ("C", 31)]
+    first: list[tuple[str, int | None]] = [("a", 10), ("b", None), ("c", 30), ("d", 20)]
+    second: list[tuple[str, int | None]] = [("A", 15), ("B", 15), ("C", 31)]
 
     played = by_event_time([first, second], lambda item: item[1])
 
@@ -45,7 +47,7 @@ def test_recordings_without_any_time_are_played_one_after_the_other() -> None:
 def test_nothing_is_read_further_ahead_than_needed() -> None:
     read = []
 
-    def recording() -> list[int]:
+    def recording() -> Iterator[int]:
         for ts_ns in range(5):
             read.append(ts_ns)
             yield ts_ns

@@ -231,6 +231,11 @@ class TestDuplicates:
         output = engine(spec(late="drop")).apply(log(trade(50), late, late, trade(50, trade_id=1)), 0)
         assert output.counts == Counts(ticks=4, accepted=2, late=2, dropped=2)
 
+    def test_forgetting_in_bulk_keeps_what_still_counts(self) -> None:
+        many = [trade(0, trade_id=i) for i in range(40)]
+        ticks = log(*many[:32], trade(5, trade_id="the 33rd"), many[0])
+        assert finished(spec(dedupe_ns=5 * SECOND), ticks).counts.duplicates == 1
+
     def test_the_memory_is_bounded_by_time(self) -> None:
         an_engine = engine(spec("1s", dedupe_ns=SECOND, retain_ns=SECOND))
         for second in range(300):

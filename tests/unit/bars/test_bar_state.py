@@ -193,6 +193,17 @@ def test_rows_left_over_from_a_crash_are_deleted() -> None:
     assert set(changelog) == {"A"}
 
 
+def test_an_id_that_counts_again_is_written_again() -> None:
+    a_spec, changelog = spec(dedupe_ns=5 * SECOND), Changelog()
+    an_engine = engine(a_spec)
+    with short():
+        for at, tick in [(0, trade(0, trade_id=1)), (1, trade(9, trade_id=2)), (3, trade(9, trade_id=1))]:
+            an_engine.apply(log(tick, *[trade(9, trade_id=f"{at}{i}") for i in range(2)], start=10 * at), 0)
+            changelog.write(an_engine.changed())
+    again = restored(a_spec, changelog)
+    assert again.apply(log(trade(9, trade_id=1), start=99), 0).counts.duplicates == 1
+
+
 def test_numbers_and_ids_of_any_size_survive() -> None:
     ticks = log(
         trade(0, "999999999999999999.999999999999999999", "999999999999999999.999999999999999999", 2**64 - 1),

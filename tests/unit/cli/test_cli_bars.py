@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -118,10 +118,10 @@ def test_a_table_is_aligned_and_tells_times_as_iso(cli: Cli, store: str) -> None
     done = cli("bars", "--store", store, "--type", "1m")
 
     header, first, second, eth = done.out.splitlines()
-    assert header.split() == "instrument type start open high low close volume vwap trades rev state".split()
-    assert first.split() == (
-        f"BINANCE:BTCUSDT 1m {FIRST} 61837.630 61840.000 61830.100 61835.005 1.5 61837.00000 3 0 final".split()
-    )
+    assert header.split()[3:] == ["open", "high", "low", "close", "volume", "vwap", "trades", "rev", "state"]
+    assert first.split()[:3] == ["BINANCE:BTCUSDT", "1m", FIRST]
+    assert first.split()[3:7] == ["61837.630", "61840.000", "61830.100", "61835.005"]
+    assert first.split()[7:] == ["1.5", "61837.00000", "3", "0", "final"]
     assert second.split()[-2:] == ["2", "open"]
     assert eth.split()[8] == "-"
     # Numbers end, and texts begin, where their header does.
@@ -203,9 +203,9 @@ def test_a_file_that_holds_no_bars_is_no_store(cli: Cli, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> Iterator[str]:
+def many(tmp_path: Path) -> str:
     fill(tmp_path / "many.duckdb", [a_bar(start_ns=START_NS + i * MINUTE_NS) for i in range(12_000)])
-    yield f"duckdb:{tmp_path / 'many.duckdb'}"
+    return f"duckdb:{tmp_path / 'many.duckdb'}"
 
 
 @pytest.mark.parametrize("style", ["csv", "json", "table"])

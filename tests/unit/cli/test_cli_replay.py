@@ -4,9 +4,11 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from schemas.codecs.csv import COLUMNS
 from schemas.errors import ConfigError
 from streams.cli.replay import choose_feed
 from streams.cli.stopping import Stop
@@ -46,8 +48,7 @@ def test_files_that_no_worker_of_the_topic_could_read_are_refused(name: str, con
 
 
 def test_a_csv_file_for_a_topic_of_json_is_refused_before_a_broker_is_asked(cli: Cli) -> None:
-    with open("trades.csv", "w") as file:
-        file.write("symbol,ts_ns,recv_ns,price,size,trade_id,side,cond\n")
+    Path("trades.csv").write_text(COLUMNS + "\n")
 
     done = cli("replay", "trades.csv", "--topic", "md.ticks.v1", "--broker", "127.0.0.1:1")
 

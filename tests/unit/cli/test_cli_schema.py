@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from schemas import SCHEMAS
+from schemas.contracts import SCHEMAS
 from support.inprocess import Cli
 
 

@@ -1,0 +1,134 @@
+"""The thread that owns the aiokafka consumer: all that takes records and moves positions happens in it.
+
+The rest of the transport, and its promises, are in `streams.transport`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aiokafka
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+if TYPE_CHECKING:
+    from streams.transport import Consumer
+
+#: How long a fetch may wait at the broker for data: with one fetch in flight per broker this bounds
+#: how long a resumed partition waits behind idle ones. Faust's 1.5 s is hard-coded.
+FETCH_MAX_WAIT_MS = 50
+
+#: How often a fetch that found nothing asks again what is wanted: a valve that is open part of the
+#: time opens by the clock, with nobody to wake the fetch.
+RECHECK_S = 0.02
+
+
+class Fetch(NamedTuple):
+    """Records taken from aiokafka, with the seek epoch that each partition had at that moment."""
+
+    records: Mapping[TP, list[Any]]
+    epochs: Mapping[TP, int]
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's thread, with fetches that ask what is wanted, and seeks that void what was taken before."""
+
+    consumer: Consumer
+    logger = logging.getLogger("faust.transport.tidegate")  # mode would take this module's
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
+        # A record that its producer took back is no record.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def getmany(self, active_partitions: Any, timeout: float) -> Any:
+        consumer = self._ensure_consumer()
+        return await self.call_thread(self._fetch, consumer, timeout)
+
+    async def _fetch(self, consumer: aiokafka.AIOKafkaConsumer, timeout: float) -> Fetch:
+        fetcher = consumer._fetcher
+        subscriptions = fetcher._subscriptions
+        deadline = monotonic() + timeout
+        # Inside this context aiokafka counts the consumer as polling, so that having every
+        # partition paused for longer than max.poll.interval does not cost the membership.
+        with subscriptions.fetch_context():
+            while self.consumer.flow_active:
+                if consumer._closed or fetcher._closed:
+                    raise ConsumerStoppedError
+                if not subscriptions.reassignment_in_progress:
+                    wanted = self.consumer.wanted(subscriptions.subscription.assignment)
+                    # aiokafka takes an empty set for "all partitions".
+                    if wanted and (fetch := await self._take(consumer, wanted)).records:
+                        return fetch
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    break
+                waiter = fetcher._create_fetch_waiter()
+                done, _ = await asyncio.wait([waiter], timeout=min(remaining, RECHECK_S))
+                if done:
+                    waiter.result()  # raises what the coordinator or the broker refused
+                else:
+                    waiter.cancel()
+        return Fetch({}, {})
+
+    async def _take(self, consumer: aiokafka.AIOKafkaConsumer, wanted: set[TP]) -> Fetch:
+        """Take what is buffered and move positions past it; nothing else runs in this thread meanwhile."""
+        epochs, taken = self.consumer.seek_epochs, self.consumer.taken
+        self.consumer.taking = True
+        try:
+            records = await consumer._fetcher.fetched_records(
+                wanted, timeout=0, max_records=consumer._max_poll_records
+            )
+            for tp, of_partition in records.items():
+                taken[TP(tp.topic, tp.partition)] = of_partition[-1].offset
+        finally:
+            self.consumer.taking = False
+        return Fetch(records, {tp: epochs[tp] for tp in records})
+
+    def wake(self) -> None:
+        """Make a waiting fetch look again at which partitions are wanted. From any thread."""
+        if self._consumer is not None:
+            with contextlib.suppress(RuntimeError):  # the thread has ended
+                self.thread_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        fetcher = getattr(self._consumer, "_fetcher", None)
+        if fetcher is not None:
+            for waiter in list(fetcher._fetch_waiters):
+                fetcher._notify(waiter)
+
+    async def seek_to_committed(self) -> Any:
+        return await self.call_thread(self._seek_to_committed, self._ensure_consumer())
+
+    async def _seek_to_committed(self, consumer: aiokafka.AIOKafkaConsumer) -> dict[TP, int | None]:
+        # aiokafka's own leaves a partition without a committed offset where it stands, past
+        # whatever was fetched and dropped: such a partition is started again instead.
+        subscription = consumer._subscription.subscription
+        assignment = subscription.assignment
+        committed = {tp: await consumer.committed(tp) for tp in assignment.tps}
+        if subscription.assignment is not assignment:
+            raise IllegalStateError("the partitions were assigned anew while they were sought")
+        fresh = [tp for tp, offset in committed.items() if offset is None]
+        self._bump(committed)
+        for tp, offset in committed.items():
+            if offset is not None:
+                consumer.seek(tp, offset)
+        if fresh:
+            await consumer.seek_to_beginning(*fresh)
+        self.consumer.sought = assignment
+        return {TP(tp.topic, tp.partition): offset for tp, offset in committed.items()}
+
+    async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
+        self._bump(partitions)
+        await super()._seek_wait(consumer, partitions)
+
+    def _bump(self, tps: Iterable[Any]) -> None:
+        self.consumer.new_epochs(TP(tp.topic, tp.partition) for tp in tps)
