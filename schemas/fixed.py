@@ -7,7 +7,6 @@ Integers add and multiply exactly and fast; price times size is a turnover in un
 """
 
 import re
-from functools import lru_cache
 
 SCALE = 18
 TURNOVER_SCALE = 2 * SCALE
@@ -16,6 +15,7 @@ MAX_DIGITS = 18
 """Integer digits of the largest number, in front of the point."""
 MAX_TEXT = 128
 """Characters of the longest text that is read."""
+_REMEMBERED = 1 << 15
 
 _POWERS: list[int] = [10**exponent for exponent in range(SCALE + 1)]
 _LIMIT = 10 ** (MAX_DIGITS + SCALE)
@@ -56,17 +56,29 @@ def parse_once(text: str) -> int:
     return -value if sign else value
 
 
-parse = lru_cache(maxsize=1 << 16)(parse_once)
+class _Parsed(dict[str, int]):
+    """What has been parsed lately; an LRU cache costs more than it saves where numbers repeat little."""
+
+    def __missing__(self, text: str) -> int:
+        value = parse_once(text)
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[text] = value
+        return value
+
+
+parse = _Parsed().__getitem__
 """`parse_once`, remembering: prices and sizes repeat."""
 
 
 def render(value: int, scale: int = SCALE) -> str:
     """Plain notation without exponent, trailing zeros or trailing point: "0.00000001", "-37.63", "0"."""
-    whole, fraction = divmod(abs(value), 10**scale)
-    sign = "-" if value < 0 else ""
-    if not fraction:
-        return f"{sign}{whole}"
-    return f"{sign}{whole}.{fraction:0{scale}d}".rstrip("0")
+    if value < 0:
+        return f"-{render(-value, scale)}"
+    digits = str(value).zfill(scale + 1)
+    point = len(digits) - scale
+    fraction = digits[point:].rstrip("0")
+    return f"{digits[:point]}.{fraction}" if fraction else digits[:point]
 
 
 def shorten(text: str, limit: int = 40) -> str:

@@ -81,8 +81,14 @@ class App(faust.App):  # type: ignore[misc]
         await super().on_shutdown()
         await self.clean_up()
 
-    async def left(self, timeout_s: float = 5.0) -> None:
-        """Wait until the consumer of a crashed app has left its group: its thread needs our event loop for that."""
+    async def leave(self, timeout_s: float = 5.0) -> None:
+        """Leave after a crash: end the agents, which their supervisors would start anew, and the consumer."""
+        for other in self._children:
+            if isinstance(other, App):
+                await other.leave(timeout_s)
+        for agent in self.agents.values():
+            await agent.stop()
+        # Its thread needs our event loop to leave the group.
         thread = self._consumer and self._consumer._thread._thread
         if thread:
             await asyncio.to_thread(thread.join, timeout_s)
@@ -122,7 +128,7 @@ def build_app(settings: Settings, role: str, batch_topics: frozenset[str]) -> Ap
 def batch_agent(app: App, *topics: str, name: str, handle: Handler) -> Any:
     """An agent that hands each batch of these topics to `handle`, one after the other.
 
-    An exception stops the worker: Faust would go on with the next batch, and skip this one.
+    An exception stops the worker, and the agent with it: Faust would go on with the next batch.
     """
 
     @functools.wraps(handle)
@@ -134,7 +140,7 @@ def batch_agent(app: App, *topics: str, name: str, handle: Handler) -> Any:
                 batch.release()
             except Exception as exc:
                 await app.crash(exc)
-                raise
+                return
 
     channel = app.topic(*topics, schema=RawSchema(), acks=False)
     return app.agent(channel, name=f"{app.conf.id}.{name}", concurrency=1)(agent)

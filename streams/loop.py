@@ -157,7 +157,7 @@ async def whole_loop(
 
 @contextlib.asynccontextmanager
 async def _raising(*apps: Any) -> AsyncIterator[None]:
-    body = cast(asyncio.Task[None], asyncio.current_task())
+    body = cast("asyncio.Task[None]", asyncio.current_task())
     reason: list[BaseException] = []
 
     async def watch() -> None:

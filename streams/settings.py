@@ -110,6 +110,8 @@ class Settings(BaseSettings):
             raise ValueError("ticks: name at least one tick topic")
         if not self.roles:
             raise ValueError(f"roles: name at least one of {', '.join(ROLES)}")
+        if len(set(self.roles)) != len(self.roles):
+            raise ValueError("roles: a role is named twice")
         names = [t.topic for t in self.ticks]
         if len(set(names)) != len(names):
             raise ValueError("ticks: a topic is named twice")

@@ -61,11 +61,11 @@ class Source:
     def lines(self) -> Iterator[Line]:
         """All lines that are not blank. Raises `SourceError` where the file is damaged."""
         number = 0
-        raw = self._raw = self._path.open("rb") if self._path else sys.stdin.buffer  # noqa: SIM115  closed below
+        raw = self._raw = self._path.open("rb") if self._path else sys.stdin.buffer
         try:
             stream: IO[bytes] = raw
             if self._is_gzip(raw):
-                stream = gzip.open(raw)  # type: ignore[assignment]
+                stream = gzip.open(raw)  # type: ignore[assignment]  # noqa: SIM115  closed with raw
             while line := stream.readline(MAX_LINE_BYTES + 2):
                 number += 1
                 size = len(line)

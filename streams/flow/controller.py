@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas.feedback import Feedback, Level
 
@@ -22,17 +23,24 @@ class Decision:
     coordinator_id: str | None
 
 
+class _Heard(NamedTuple):
+    """Feedback, and the moment it counts from: its own, or when it came, if its clock is ahead of ours."""
+
+    feedback: Feedback
+    at: float
+
+
 class RateController:
     """Keeps the latest feedback of every (partition, coordinator); the worst live one decides.
 
     A function of the set of latest feedback: duplicates and reordering change nothing, because
-    feedback that is not newer than what is held (by epoch, then ts) is ignored. A coordinator
-    silent for `ttl_s` no longer counts, so no pause outlives the store that asked for it.
+    feedback that is not newer than what is held (by epoch, then ts, then level) is ignored. A
+    coordinator silent for `ttl_s` no longer counts, so no pause outlives the store that asked for it.
     """
 
     def __init__(self, ttl_s: float = 10.0) -> None:
         self.ttl_s = ttl_s
-        self._latest: dict[int, dict[str, Feedback]] = {}
+        self._latest: dict[int, dict[str, _Heard]] = {}
 
     def observe(self, feedback: Feedback, now: float) -> bool:
         """Take one feedback event; False if it is out of date. `now` is epoch seconds."""
@@ -40,14 +48,15 @@ class RateController:
             return False
         of_partition = self._latest.setdefault(feedback.partition, {})
         held = of_partition.get(feedback.coordinator_id)
-        if held is not None and (feedback.epoch, feedback.ts) <= (held.epoch, held.ts):
+        if held is not None and _order(feedback) <= _order(held.feedback):
             return False
-        of_partition[feedback.coordinator_id] = feedback
+        of_partition[feedback.coordinator_id] = _Heard(feedback, min(feedback.ts, now))
         return True
 
     def decide(self, partition: int, now: float) -> Decision:
         """The decision for a partition at `now` (epoch seconds), from who is live then."""
-        live = [f for f in self._latest.get(partition, {}).values() if f.ts >= now - self.ttl_s]
+        heard = self._latest.get(partition, {}).values()
+        live = [feedback for feedback, at in heard if at >= now - self.ttl_s]
         if not live:
             return Decision(partition, SCALES[Level.ok], Level.ok, None)
         worst = max(live, key=lambda f: (_SEVERITY[f.level], f.ts, f.coordinator_id))
@@ -57,11 +66,15 @@ class RateController:
         """Forget and return the last words of coordinators that have gone silent."""
         gone = []
         for of_partition in self._latest.values():
-            for coordinator_id, feedback in list(of_partition.items()):
-                if feedback.ts < now - self.ttl_s:
-                    gone.append(of_partition.pop(coordinator_id))
+            for coordinator_id, heard in list(of_partition.items()):
+                if heard.at < now - self.ttl_s:
+                    gone.append(of_partition.pop(coordinator_id).feedback)
         return gone
 
     def forget(self, partition: int) -> None:
         """Drop what is known of a partition that belongs to another worker now."""
         self._latest.pop(partition, None)
+
+
+def _order(feedback: Feedback) -> tuple[int, float, int]:
+    return feedback.epoch, feedback.ts, _SEVERITY[feedback.level]

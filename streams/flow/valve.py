@@ -22,13 +22,14 @@ class Valve:
         self._scales: dict[int, float] = {}
 
     def set(self, partition: int, scale: float) -> bool:
-        """Set the scale of a partition; True if that changed it."""
+        """Set the scale of a partition; True if that changed it. Beyond 0 and 1 is 0 and 1."""
+        scale = min(1.0, max(0.0, scale))
         if scale == self.scale(partition):
             return False
-        if scale >= 1:
+        if scale == 1:
             self._scales.pop(partition, None)
         else:
-            self._scales[partition] = max(0.0, scale)
+            self._scales[partition] = scale
         self.on_change()
         return True
 

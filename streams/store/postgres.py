@@ -7,8 +7,8 @@ it is twice as fast as arrays in parameters. Numbers are NUMERIC without bounds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -57,11 +57,12 @@ class PostgresStore:
         """As `Store.open`."""
         async with self._lock:
             try:
-                connection = await self._connected()
-                await connection.execute("SELECT 1")
-            except Exception as error:
+                with self._explaining():
+                    connection = await self._connected()
+                    await connection.execute("SELECT 1")
+            except StoreError:
                 self._drop()
-                raise self._explained(error) from error
+                raise
 
     async def write(self, bars: Sequence[Bar]) -> WriteResult:
         """As `Store.write`."""
@@ -75,20 +76,16 @@ class PostgresStore:
 
     async def read(self, query: BarQuery) -> AsyncIterator[list[Bar]]:
         """As `Store.read`; sees what was committed when it began."""
-        try:
+        with self._explaining():
             connection = await self._connect()
-        except Exception as error:
-            raise self._explained(error) from error
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                sql, args = select(query)
-                cursor = await connection.cursor(sql, *args)
-                while rows := await cursor.fetch(READ_ROWS):
-                    yield [to_bar(tuple(row)) for row in rows]
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise self._explained(error) from error
-        finally:
-            await _hang_up(connection)
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    sql, args = select(query)
+                    cursor = await connection.cursor(sql, *args)
+                    while rows := await cursor.fetch(READ_ROWS):
+                        yield [to_bar(tuple(row)) for row in rows]
+            finally:
+                await _hang_up(connection)
 
     async def close(self) -> None:
         """As `Store.close`; waits for a write in progress."""
@@ -108,21 +105,20 @@ class PostgresStore:
         rows = fitted(bars)
         written, refused = 0, list[Bar]()
         try:
-            connection = await self._connected()
-            transaction = connection.transaction()
-            await transaction.start()
-            for n, some in enumerate(rounds(rows)):
-                if n:
-                    await connection.execute(CLEAR_STAGE)
-                count, conflicts = await _merge(connection, some)
-                written += count
-                refused += conflicts
-            await (transaction.commit() if keep else transaction.rollback())
-        except BaseException as error:
+            with self._explaining():
+                connection = await self._connected()
+                transaction = connection.transaction()
+                await transaction.start()
+                for n, some in enumerate(rounds(rows)):
+                    if n:
+                        await connection.execute(CLEAR_STAGE)
+                    count, conflicts = await _merge(connection, some)
+                    written += count
+                    refused += conflicts
+                await (transaction.commit() if keep else transaction.rollback())
+        except BaseException:
             self._drop()  # and with it the transaction, in whatever state it is
-            if not isinstance(error, Exception):
-                raise
-            raise self._explained(error) from error
+            raise
         conflicts = conflicting(bars, refused)
         return WriteResult(written, len(bars) - written - len(conflicts), conflicts)
 
@@ -185,8 +181,14 @@ class PostgresStore:
             connection, self._connection = self._connection, None
             connection.terminate()
 
-    def _explained(self, error: Exception) -> Exception:
-        return error if isinstance(error, TidegateError) else explain(error, self.name)
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except TidegateError:
+            raise
+        except Exception as error:
+            raise explain(error, self.name) from error
 
 
 async def _merge(connection: Any, bars: list[Bar]) -> tuple[int, list[Bar]]:

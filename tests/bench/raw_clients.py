@@ -16,8 +16,8 @@ import aiokafka
 from confluent_kafka import Consumer, TopicPartition
 
 from streams.app import build_app
-from streams.settings import Settings
 from streams.consumer_thread import FETCH_MAX_WAIT_MS
+from streams.settings import Settings
 
 
 @dataclass
@@ -53,6 +53,7 @@ async def with_aiokafka(broker: str, topic: str, partitions: int) -> None:
         max_partition_fetch_bytes=conf.consumer_max_fetch_size,
         fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
         check_crcs=conf.broker_check_crcs,
+        isolation_level="read_committed",
         auto_offset_reset="earliest",
         enable_auto_commit=False,
     )
