@@ -27,6 +27,7 @@ from streams.store.postgres_sql import (
     FIND_KEY,
     FIND_RIGHTS,
     LOCK,
+    PLAN,
     STAGE,
     TYPES,
     UPSERT,
@@ -159,6 +160,7 @@ class PostgresStore:
                 await connection.execute(CREATE)
             await self._check(connection)
         await connection.execute(CREATE_STAGE)
+        await connection.execute(PLAN)
 
     async def _check(self, connection: Any) -> None:
         found = dict(map(tuple, await connection.fetch(FIND_COLUMNS)))

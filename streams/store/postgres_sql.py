@@ -79,6 +79,8 @@ CREATE_STAGE = (
     f"CREATE TEMPORARY TABLE {STAGE} ON COMMIT DELETE ROWS AS SELECT {_STAGED} FROM bars WITH NO DATA"
 )
 """Numbers travel as text: the server reads them faster than Python makes numbers of them."""
+PLAN = "SET enable_hashjoin = off; SET enable_mergejoin = off"
+"""Looks up the rows of a batch by the key; the planner likes to read all of bars for it, if it is not large."""
 CLEAR_STAGE = f"TRUNCATE {STAGE}"
 
 UPSERT = f"""

@@ -1,8 +1,10 @@
-"""Ticks a second of one Tidegate bars worker, beside a stock Faust agent and raw clients: `python -m tests.bench`.
+"""Ticks a second of one Tidegate bars worker, beside a stock Faust agent and raw clients.
+
+    python -m tests.bench
 
 The whole path: consume, decode, build exact 1s and 1m bars, produce them (acks=all), with the state changelog
-and dead letters on. Each contender reads topics that were filled before, in a process of its own; its start is
-not timed. Bars are checked after each lap: if one is wrong, there are no figures.
+and dead letters on. Each contender reads topics that were filled before, in a process of its own whose start
+is not timed. Bars are checked after each lap: if one is wrong, there are no figures.
 """
 
 from __future__ import annotations
@@ -20,9 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `suppor
 from bench.bars import check_equal
 from bench.broker import Broker, bench_broker
 from bench.contenders import Bench, Lap, aiokafka, librdkafka, stock, tidegate
-from bench.feed import PARTITIONS, Prefilled, prefill
+from bench.feed import Prefilled, prefill
 from bench.report import Report, Result, write_markdown
-from support.kafka import TestTopics
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -32,10 +33,9 @@ Run = Callable[[Bench, Prefilled], Lap]
 def main() -> None:
     """Measure, and print the table."""
     options = _options()
-    reports = []
     with bench_broker() as broker, tempfile.TemporaryDirectory() as folder:
-        for per_second in options.rate:
-            reports.append(_measure(Bench(broker.address, Path(folder)), broker, options, per_second))
+        bench = Bench(broker.address, Path(folder))
+        reports = [_measure(bench, broker, options, per_second) for per_second in options.rate]
     for report in reports:
         print(report.json() if options.json else report.text(), end="\n\n")
     if options.markdown:
@@ -44,11 +44,10 @@ def main() -> None:
 
 def _measure(bench: Bench, broker: Broker, options: argparse.Namespace, per_second: int) -> Report:
     busy = psutil.cpu_percent(1.0) / 100
-    topics = TestTopics(broker.address)
-    try:
+    with bench.topics("ticks", "fewer.ticks") as topics:
         _say(f"{options.ticks:,} ticks for the fast, {options.stock_ticks:,} for the stock agent ...")
-        many = prefill(broker.address, topics("ticks", PARTITIONS), options.ticks, per_second)
-        few = prefill(broker.address, topics("fewer.ticks", PARTITIONS), options.stock_ticks, per_second)
+        many = prefill(broker.address, f"{topics.prefix}ticks", options.ticks, per_second)
+        few = prefill(broker.address, f"{topics.prefix}fewer.ticks", options.stock_ticks, per_second)
         contenders: list[tuple[Result, Run, Prefilled]] = [
             (Result("Tidegate bars worker", many.ticks), tidegate, many),
             (Result("stock Faust agent", few.ticks), stock, few),
@@ -62,9 +61,6 @@ def _measure(bench: Bench, broker: Broker, options: argparse.Namespace, per_seco
         _say("the same ticks for Tidegate as for the stock agent ...")
         check_equal(tidegate(bench, few).bars, contenders[1][0].laps[-1].bars)
         return Report(broker.description, many, [result for result, _, _ in contenders], busy)
-    finally:
-        for future in topics.admin.delete_topics([f"{topics.prefix}{name}" for name in ("ticks", "fewer.ticks")]).values():
-            future.exception(30)
 
 
 def _say(line: str) -> None:
@@ -72,9 +68,13 @@ def _say(line: str) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--runs", type=int, default=5, help="laps of each contender (%(default)s)")
-    parser.add_argument("--ticks", type=int, default=1_000_000, help="ticks to read (%(default)s)")
+    parser.add_argument("--ticks", type=int, default=2_000_000, help="ticks to read (%(default)s)")
     parser.add_argument("--stock-ticks", type=int, default=100_000, help="for the stock agent (%(default)s)")
     parser.add_argument(
         "--rate",
@@ -86,7 +86,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--markdown", type=Path, nargs="?", const=PAGE, help="write the tables into this page (docs/benchmarks.md)"
+        "--markdown",
+        type=Path,
+        nargs="?",
+        const=PAGE,
+        help="write the tables into this page as well (docs/benchmarks.md)",
     )
     return parser.parse_args()
 

@@ -81,7 +81,7 @@ def _ends(consumer: Consumer, topic: str) -> list[int]:
 
 
 def check(who: str, made: Mapping[Key, Made], expected: Mapping[Key, Sums]) -> None:
-    """Raise `WrongBarsError` unless every bar is there, with its trades and its exact volume, and no other."""
+    """Raise `WrongBarsError` unless all bars are there, with trades and exact volume, and no other."""
     for name in BAR_TYPES:
         got = [bar.volume for key, bar in made.items() if key.type == name]
         due = [sums.volume for key, sums in expected.items() if key.type == name]

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import psutil
 from confluent_kafka import KafkaException
-from support.kafka import TestTopics
-from support.workers import OWN_TOPICS, ROOT, Group, Worker, environment
 
 from bench.bars import Made, WrongBarsError, check, count_records, read_bars
 from bench.feed import PARTITIONS, Key, Prefilled
+from support.kafka import TestTopics
+from support.workers import OWN_TOPICS, ROOT, Group, Worker, environment
 
 POLL_S = 0.02
 STALL_S = 60
@@ -69,9 +69,10 @@ class _StockWorker(Worker):
     def __init__(self, folder: Path, **variables: str) -> None:
         self.name = "stock"
         self.log = folder / "stock.log"
+        agent = Path(__file__).with_name("stock_agent.py")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, Path(__file__).with_name("stock_agent.py"), "worker", "--without-web", "-l", "warn"],
+                [sys.executable, agent, "worker", "--without-web", "-l", "warn"],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment(**variables),

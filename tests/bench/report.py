@@ -59,15 +59,15 @@ class Report:
     def facts(self) -> dict[str, str]:
         """The machine, the versions and the data."""
         return {
-            "machine": f"{os.cpu_count()} cores, {_cpu_model()}, {psutil.virtual_memory().total >> 30} GiB; the "
-            f"broker and all clients share it; {self.busy:.0%} of it was busy before the first lap",
+            "machine": f"{os.cpu_count()} cores, {_cpu_model()}, {psutil.virtual_memory().total >> 30} GiB, for "
+            f"the broker and all clients; {self.busy:.0%} of it was busy with other things before the first lap",
             "python": f"{platform.python_version()}, {platform.system()} {platform.release()}",
             "broker": f"Apache Kafka {self.broker}",
             "clients": f"aiokafka {version('aiokafka')}, faust-streaming {version('faust-streaming')}, "
             f"librdkafka {confluent_kafka.libversion()[0]}, msgspec {version('msgspec')}",
-            "ticks": f"JSON of {self.feed.message_bytes:.0f} bytes, {INSTRUMENTS} instruments, {PARTITIONS} "
-            f"partitions, {self.feed.per_second:,} ticks a second of event time, {self.feed.ticks_per_bar:.0f} "
-            "in a 1s bar",
+            "ticks": f"JSON of {self.feed.message_bytes:.0f} bytes, {INSTRUMENTS} instruments, "
+            f"{PARTITIONS} partitions, {self.feed.per_second:,} ticks a second of event time: "
+            f"{self.feed.ticks_per_bar:.0f} in a 1s bar",
             "laps": f"{len(self.results[0].laps)} of each contender, in turns",
         }
 
@@ -134,8 +134,8 @@ def _ratio(rate: float, other: float | None) -> str:
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    name, *figures = [cell.ljust(w) if not i else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-    return "  ".join([name, *figures])
+    name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+    return "  ".join([name.strip().ljust(widths[0]), *figures])
 
 
 def _cpu_model() -> str:

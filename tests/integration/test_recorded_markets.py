@@ -18,13 +18,12 @@ from support.workers import OWN_TOPICS, Group, Worker, wait_assigned
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.recorded, needs_ticks]
 
-#: venue → files of its websocket, in order of recording
+#: venue → names of its recordings, which go on over days
 BINANCE = {
-    "SPOT": ("spot_btcusdt_20240808", "spot_btcusdt_20240809", "spot_ethusdt_20240808", "spot_ethusdt_20240809"),
-    "COINM": ("cm_btcusd_perp_20240808", "cm_btcusd_perp_20240809", "cm_ethusd_perp_20240808",
-              "cm_ethusd_perp_20240809"),
-    "USDM": ("usdm_btcusdt_20240808", "usdm_ethusdt_20240808"),
-}  # fmt: skip
+    "SPOT": ("spot_btcusdt", "spot_ethusdt"),
+    "COINM": ("cm_btcusd_perp", "cm_ethusd_perp"),
+    "USDM": ("usdm_btcusdt", "usdm_ethusdt"),
+}
 
 
 class Market(NamedTuple):
@@ -54,7 +53,8 @@ def _config(folder: Path, bootstrap: str, prefix: str, dsn: str) -> Path:
     )
     path = folder / "tidegate.toml"
     path.write_text(
-        f'broker = "{bootstrap}"\ntopic_prefix = "{prefix}"\ngroup = "{prefix}tidegate"\nstore = "{dsn}"\n{topics}'
+        f'broker = "{bootstrap}"\ntopic_prefix = "{prefix}"\ngroup = "{prefix}tidegate"\n'
+        f'store = "{dsn}"\n{topics}'
     )
     return path
 
@@ -95,10 +95,10 @@ def market(kafka: str, postgres: str, tmp_path_factory: pytest.TempPathFactory) 
             ):
                 rows = [",".join(row.values()).encode() for row in oracle._rows(path)]
                 _publish(kafka, f"{topics.prefix}ticks.{name}", rows, symbol)
-            for venue, files in BINANCE.items():
+            for venue, names in BINANCE.items():
                 ticks = []
-                for file in files:
-                    lines = oracle.binance_lines(TICKS / "binance_ws_20240808" / f"{file}.trades.jsonl.gz")
+                for path in _recordings(names):
+                    lines = oracle.binance_lines(path)
                     some = [oracle.binance_tick(line, venue) for line in lines]
                     _publish(kafka, f"{topics.prefix}ticks.{venue.lower()}", lines, some[0].instrument)
                     ticks += some
@@ -114,6 +114,11 @@ def market(kafka: str, postgres: str, tmp_path_factory: pytest.TempPathFactory) 
             statuses = [worker.stop() for worker in workers]
             assert statuses == [0, 0, 0]
         yield Market(stored(dsn), expected, shares)
+
+
+def _recordings(names: tuple[str, ...]) -> Iterator[Path]:
+    for name in names:
+        yield from sorted((TICKS / "binance_ws_20240808").glob(f"{name}_*.trades.jsonl.gz"))
 
 
 def _count(dsn: str, instrument: str, bar_type: str) -> int:

@@ -76,6 +76,12 @@ class PinnedPortContainer(DockerContainer):
         self.ports[str(port or self.host_port)] = (HOST, self.host_port)
         self.with_kwargs(mem_limit=memory)
 
+    def publish_another(self) -> int:
+        """One more fixed loopback port, the same inside."""
+        port = free_port()
+        self.ports[str(port)] = (HOST, port)
+        return port
+
     def stop(self, force: bool = True, delete_volume: bool = True) -> None:
         """Remove the container; its log stays in the folder TIDEGATE_CONTAINER_LOGS, if one is named."""
         if (folder := os.environ.get("TIDEGATE_CONTAINER_LOGS")) and self._container is not None:

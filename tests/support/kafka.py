@@ -6,14 +6,14 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from support.containers import PinnedPortContainer
+from support.containers import HOST, PinnedPortContainer
 
 IMAGE = os.environ.get("TIDEGATE_KAFKA_IMAGE", "apache/kafka:4.4.0")
 
@@ -24,7 +24,6 @@ SETTINGS = {
     "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
     "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
     "KAFKA_INTER_BROKER_LISTENER_NAME": "EXTERNAL",
-    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "EXTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "KAFKA_LOG_DIRS": "/var/lib/kafka/data",
     "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
     "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
@@ -41,12 +40,20 @@ SETTINGS = {
 class Kafka(PinnedPortContainer):
     """One KRaft node that tests may stop, kill and start again; its log and its port survive that."""
 
-    def __init__(self, image: str = IMAGE, **settings: str) -> None:
+    def __init__(
+        self, image: str = IMAGE, listeners: Mapping[str, str] | None = None, **settings: str
+    ) -> None:
         super().__init__(image)
+        protocols = {"EXTERNAL": "PLAINTEXT", **(listeners or {})}
+        ports = {name: self.publish_another() for name in listeners or {}}
+        ports["EXTERNAL"] = self.host_port
+        #: Where clients find each listener, by its name, as HOST:PORT.
+        self.addresses = {name: f"{HOST}:{port}" for name, port in ports.items()}
         self.with_envs(
             **SETTINGS,
-            KAFKA_LISTENERS=f"EXTERNAL://0.0.0.0:{self.host_port},CONTROLLER://localhost:9093",
-            KAFKA_ADVERTISED_LISTENERS=f"EXTERNAL://{self.address}",
+            KAFKA_LISTENERS=_joined(ports, "{}://0.0.0.0:{}") + ",CONTROLLER://localhost:9093",
+            KAFKA_ADVERTISED_LISTENERS=_joined(self.addresses, "{}://{}"),
+            KAFKA_LISTENER_SECURITY_PROTOCOL_MAP=_joined(protocols, "{}:{}") + ",CONTROLLER:PLAINTEXT",
         )
         self.with_envs(**settings)
 
@@ -76,10 +83,14 @@ class Kafka(PinnedPortContainer):
         self.wait_ready()
 
 
+def _joined(items: Mapping[str, object], form: str) -> str:
+    return ",".join(form.format(name, value) for name, value in items.items())
+
+
 @contextmanager
-def running_kafka(**settings: str) -> Iterator[Kafka]:
-    """A broker of one's own, removed afterwards."""
-    with Kafka(**settings) as broker:
+def running_kafka(listeners: Mapping[str, str] | None = None, **settings: str) -> Iterator[Kafka]:
+    """A broker of one's own, removed afterwards; `listeners` are more of them: protocols by name."""
+    with Kafka(listeners=listeners, **settings) as broker:
         broker.wait_ready()
         yield broker
 

@@ -30,7 +30,7 @@ def environment(**variables: str) -> dict[str, str]:
 class Worker:
     """One ``tidegate worker`` process; its log is JSON lines in a file."""
 
-    def __init__(self, folder: Path, name: str, config: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, name: str, config: Path, *arguments: str, **variables: str) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
@@ -38,7 +38,7 @@ class Worker:
                 [sys.executable, "-m", "agents", "worker", "--config", str(config), *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=environment(**variables),
                 cwd=folder,
             )
 

@@ -172,6 +172,25 @@ def test_a_checkpoint_writes_what_is_new_however_long_the_memory() -> None:
     assert again.apply([Rec(30_000, busy(0)[5].value)], 0).counts.duplicates == 1
 
 
+def test_revisions_go_on_counting() -> None:
+    an_engine = engine()
+    an_engine.apply(log(trade(0), trade(9), trade(0)), 0)
+    again = restored(an_engine.spec, an_engine.changed())
+    (bar,) = again.apply(log(trade(0), start=3), 0).bars
+    assert (bar.volume, bar.revision) == ("3", 2)
+
+
+def test_a_row_is_of_use_for_grace_and_retention() -> None:
+    an_engine, changelog = engine(spec(grace_ns=10 * SECOND, retain_ns=5 * SECOND)), Changelog()
+    with short():
+        for at, ticks in [(0, [trade(0), trade(1), trade(12)]), (3, [trade(15.9)]), (4, [trade(15.99)])]:
+            an_engine.apply(log(*ticks, start=at), 0)
+            changelog.write(an_engine.changed())
+    assert "A|0" in changelog
+    (bar,) = restored(an_engine.spec, changelog).apply(log(trade(1), start=5), 0).bars
+    assert (bar.volume, bar.revision) == ("2", 1)
+
+
 def test_rows_of_no_further_use_are_deleted() -> None:
     an_engine = engine(spec("1s", dedupe_ns=5 * SECOND, retain_ns=5 * SECOND))
     changelog = Changelog()
@@ -194,14 +213,14 @@ def test_rows_left_over_from_a_crash_are_deleted() -> None:
 
 
 def test_an_id_that_counts_again_is_written_again() -> None:
-    a_spec, changelog = spec(dedupe_ns=5 * SECOND), Changelog()
-    an_engine = engine(a_spec)
-    with short():
-        for at, tick in [(0, trade(0, trade_id=1)), (1, trade(9, trade_id=2)), (3, trade(9, trade_id=1))]:
-            an_engine.apply(log(tick, *[trade(9, trade_id=f"{at}{i}") for i in range(2)], start=10 * at), 0)
-            changelog.write(an_engine.changed())
-    again = restored(a_spec, changelog)
-    assert again.apply(log(trade(9, trade_id=1), start=99), 0).counts.duplicates == 1
+    an_engine, changelog = engine(spec(dedupe_ns=5 * SECOND)), Changelog()
+    an_engine.apply(log(trade(0, trade_id=1), *(trade(4, trade_id=i) for i in range(2, 131))), 0)
+    changelog.write(an_engine.changed())
+    an_engine.apply(log(trade(9), trade(9, trade_id=1), start=130), 0)
+    changelog.write(an_engine.changed())
+    assert "A|0" in changelog
+    again = restored(an_engine.spec, changelog)
+    assert again.apply(log(trade(9, trade_id=1), start=132), 0).counts.duplicates == 1
 
 
 def test_numbers_and_ids_of_any_size_survive() -> None:

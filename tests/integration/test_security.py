@@ -1,0 +1,201 @@
+"""TLS and logins against a broker that asks for them: one description serves both client libraries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (
+    AdminClient,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from streams.store.base import BarQuery, open_store
+from support import oracle, tiers
+from support.certificates import Authority, Pair
+from support.cli import assert_one_clear_line, tidegate
+from support.kafka import Kafka, running_kafka
+from support.wait import until
+from support.workers import Group, Worker, wait_assigned
+
+pytestmark = pytest.mark.kafka
+
+USER, PASSWORD = "market-data", "s3cret-of-the-tide"
+WRONG = "a-Wr0ng-passw0rd"
+SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+PLAIN = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+T0_NS = 1_723_161_255 * 10**9
+
+# Commands that connect, each by another way in.
+TOPICS = ("topics", "plan")
+FEED = ("feed", "--topic", "md.ticks.v1", "--seconds", "1")
+WORKER = ("worker",)
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A broker that asks for TLS and a login, and the settings with which clients are let in."""
+
+    kafka: Kafka
+    authority: Authority
+    client: Pair
+    folder: Path
+
+    def tls_login(self, **changes: str) -> dict[str, str]:
+        """SASL_SSL with SCRAM."""
+        return {
+            "TIDEGATE_BROKER": self.kafka.addresses["SECURE"],
+            "TIDEGATE_SECURITY_PROTOCOL": "SASL_SSL",
+            "TIDEGATE_SASL_MECHANISM": "SCRAM-SHA-512",
+            "TIDEGATE_SASL_USERNAME": USER,
+            "TIDEGATE_SASL_PASSWORD": PASSWORD,
+            "TIDEGATE_SSL_CAFILE": str(self.authority.certificate),
+            **changes,
+        }
+
+    def login(self, **changes: str) -> dict[str, str]:
+        """SASL_PLAINTEXT with PLAIN, which is the default mechanism."""
+        return {
+            "TIDEGATE_BROKER": self.kafka.addresses["LOGIN"],
+            "TIDEGATE_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "TIDEGATE_SASL_USERNAME": USER,
+            "TIDEGATE_SASL_PASSWORD": PASSWORD,
+            **changes,
+        }
+
+    def client_certificate(self, **changes: str) -> dict[str, str]:
+        """SSL where the client shows a certificate too."""
+        return {
+            "TIDEGATE_BROKER": self.kafka.addresses["MUTUAL"],
+            "TIDEGATE_SECURITY_PROTOCOL": "SSL",
+            "TIDEGATE_SSL_CAFILE": str(self.authority.certificate),
+            "TIDEGATE_SSL_CERTFILE": str(self.client.certificate),
+            "TIDEGATE_SSL_KEYFILE": str(self.client.key),
+            **changes,
+        }
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A broker of this module's own, with one listener for each kind of client."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = Authority(folder)
+    server = authority.server()
+    listeners = {"SECURE": "SASL_SSL", "LOGIN": "SASL_PLAINTEXT", "MUTUAL": "SSL"}
+    settings = {
+        "KAFKA_SASL_ENABLED_MECHANISMS": "PLAIN,SCRAM-SHA-512",
+        "KAFKA_LISTENER_NAME_SECURE_SASL_ENABLED_MECHANISMS": "SCRAM-SHA-512",
+        "KAFKA_LISTENER_NAME_SECURE_SCRAM___SHA___512_SASL_JAAS_CONFIG": SCRAM,
+        "KAFKA_LISTENER_NAME_LOGIN_SASL_ENABLED_MECHANISMS": "PLAIN",
+        "KAFKA_LISTENER_NAME_LOGIN_PLAIN_SASL_JAAS_CONFIG": PLAIN,
+        "KAFKA_LISTENER_NAME_MUTUAL_SSL_CLIENT_AUTH": "required",
+        "KAFKA_SSL_KEYSTORE_TYPE": "PEM",
+        "KAFKA_SSL_KEYSTORE_CERTIFICATE_CHAIN": _inline(server.certificate),
+        "KAFKA_SSL_KEYSTORE_KEY": _inline(server.key),
+        "KAFKA_SSL_TRUSTSTORE_TYPE": "PEM",
+        "KAFKA_SSL_TRUSTSTORE_CERTIFICATES": _inline(authority.certificate),
+    }
+    with tiers.KAFKA.started(lambda: running_kafka(listeners, **settings)) as kafka:
+        _add_user(kafka.address)
+        yield Secured(kafka, authority, authority.client("client"), folder)
+
+
+def _inline(pem: Path) -> str:
+    """On one line, as a properties file takes it."""
+    return pem.read_text().replace("\n", "\\n")
+
+
+def _add_user(bootstrap: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+    change = UserScramCredentialUpsertion(USER, scram, PASSWORD.encode())
+    for done in admin.alter_user_scram_credentials([change]).values():
+        done.result(30)
+
+
+KINDS = {
+    "SASL_SSL with SCRAM": Secured.tls_login,
+    "SASL_PLAINTEXT with PLAIN": Secured.login,
+    "SSL with a client certificate": Secured.client_certificate,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_topics_are_made_ticks_published_and_bars_stored(secured: Secured, kind: str, tmp_path: Path) -> None:
+    variables = KINDS[kind](secured)
+    prefix = f"{kind.split()[0].lower()}."
+    topic, store = f"{prefix}ticks.v1", f"duckdb:{tmp_path / 'bars.duckdb'}"
+    config = tmp_path / "tidegate.toml"
+    config.write_text(
+        f'topic_prefix = "{prefix}"\ngroup = "{prefix}tidegate"\nstore = "{store}"\n'
+        f'[[ticks]]\ntopic = "{topic}"\nbars = ["1s"]\nidle = "1s"\n'
+    )
+    ticks = [oracle.Tick("TIDE", T0_NS + i * 10**8, f"{100 + i % 7}.5", "0.1") for i in range(500)]
+    (tmp_path / "ticks.jsonl").write_text("".join(_line(i, tick) for i, tick in enumerate(ticks)))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        done = tidegate(*arguments, "--json", cwd=tmp_path, **variables)
+        assert done.returncode == 0, done.stderr.decode()
+        assert PASSWORD.encode() not in done.stdout + done.stderr
+        return done
+
+    run("topics", "apply")
+    with Worker(tmp_path, "worker", config, "--log-level", "DEBUG", **variables) as worker:
+        bars = Group(secured.kafka.address, f"{prefix}tidegate-bars")
+        wait_assigned(bars, 1, topic, [worker])
+        replayed = json.loads(run("replay", "ticks.jsonl", "--topic", topic).stdout)
+        fed = json.loads(run("feed", "--topic", topic, "--seconds", "1", "--rate", "200").stdout)
+        total = replayed["published"] + fed["published"]
+        until(lambda: sum(_committed(bars, topic)) == total, 30, "all ticks are committed")
+        expected = oracle.bars_of(ticks, ["1s"])
+        store_group = Group(secured.kafka.address, f"{prefix}tidegate-store")
+        until(
+            lambda: sum(_committed(store_group, f"{prefix}bars.v1")) > len(expected),
+            30,
+            "the store has committed the bars of the file and some of the feed",
+        )
+        assert worker.stop() == 0
+
+    assert replayed["published"] == len(ticks)
+    assert fed["published"] > 0
+    assert PASSWORD not in worker.log.read_text()
+    stored = _stored(store)
+    assert {key: bar for key, bar in stored.items() if key[0] == "TIDE"} == expected
+    assert any(key[0].startswith("SIM:") for key in stored)
+
+
+def _line(number: int, tick: oracle.Tick) -> str:
+    fields = {"symbol": "TIDE", "ts_ns": tick.ts_ns, "price": tick.price, "size": tick.size}
+    return json.dumps({**fields, "trade_id": number}) + "\n"
+
+
+def _committed(group: Group, topic: str) -> list[int]:
+    return [max(0, offset) for offset in group.committed(topic)]
+
+
+def _stored(url: str) -> dict[oracle.Key, oracle.Content]:
+    async def read() -> dict[oracle.Key, oracle.Content]:
+        store = open_store(url, read_only=True)
+        await store.open()
+        try:
+            return {
+                (b.instrument, b.type, b.start_ns): oracle.Content(
+                    *map(Decimal, (b.open, b.high, b.low, b.close, b.volume)), b.trade_count
+                )
+                async for some in store.read(BarQuery())
+                for b in some
+            }
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
