@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Iterable
 from typing import Any
 
 import faust
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 from faust.types.auth import CredentialsT
 
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, ConfigError
 from streams.settings import Settings
 
 
@@ -31,10 +32,11 @@ def confluent_config(settings: Settings) -> dict[str, Any]:
         if settings.sasl_password is not None:
             config["sasl.password"] = settings.sasl_password.get_secret_value()
     if settings.security_protocol.endswith("SSL"):
+        _ssl_context(settings)  # says better than librdkafka which file is wrong
         for key, path in (
             ("ssl.ca.location", settings.ssl_cafile),
             ("ssl.certificate.location", settings.ssl_certfile),
-            ("ssl.key.location", settings.ssl_keyfile),
+            ("ssl.key.location", settings.ssl_keyfile or settings.ssl_certfile),
         ):
             if path is not None:
                 config[key] = str(path)
@@ -56,12 +58,35 @@ def faust_credentials(settings: Settings) -> CredentialsT | None:
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(settings.ssl_cafile) if settings.ssl_cafile else None)
+    """Verifies the broker's certificate and host name; `ConfigError` names the file that cannot be used."""
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        if (path := getattr(settings, name)) is not None:
+            try:
+                path.read_bytes()
+            except OSError as exc:
+                raise ConfigError(f"{name} {path}: {exc.strerror}", hint="it must be a PEM file") from None
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    except ssl.SSLError as exc:
+        raise ConfigError(
+            f"ssl_cafile {settings.ssl_cafile}: {_said(exc)}",
+            hint="it must be a PEM file with the certificates of the authorities to trust",
+        ) from None
     if settings.ssl_certfile is not None:
-        context.load_cert_chain(
-            str(settings.ssl_certfile), str(settings.ssl_keyfile or settings.ssl_certfile)
-        )
+        keyfile = settings.ssl_keyfile or settings.ssl_certfile
+        try:
+            # Without a password OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(settings.ssl_certfile, keyfile, password="")
+        except ssl.SSLError as exc:
+            raise ConfigError(
+                f"ssl_certfile {settings.ssl_certfile} and the key in {keyfile}: {_said(exc)}",
+                hint="they must be PEM files, and the key that of the certificate, without a password",
+            ) from None
     return context
+
+
+def _said(exc: ssl.SSLError) -> str:
+    return (exc.reason or "unusable").replace("_", " ").lower()
 
 
 async def cluster(settings: Settings, timeout_s: float = 5.0) -> ClusterMetadata:
@@ -71,30 +96,49 @@ async def cluster(settings: Settings, timeout_s: float = 5.0) -> ClusterMetadata
 
 def cluster_now(settings: Settings, timeout_s: float = 5.0) -> ClusterMetadata:
     """`cluster`, for callers without an event loop."""
-    complaints: list[str] = []
-    admin = AdminClient(
-        {**confluent_config(settings), "error_cb": lambda error: complaints.append(error.str())}
-    )
+    errors: list[KafkaError] = []
+    admin = AdminClient({**confluent_config(settings), "error_cb": errors.append})
     try:
         return admin.list_topics(timeout=timeout_s)
     except KafkaException as exc:
         admin.poll(0)
-        raise BrokerError(
-            f"broker {settings.broker} did not answer: {complaints[-1] if complaints else exc.args[0].str()}",
-            hint=_hint(settings, complaints),
-        ) from None
+        cause, hint = _explained(settings, errors or [exc.args[0]])
+        raise BrokerError(f"broker {settings.broker} did not answer: {cause}", hint=hint) from None
 
 
-def _hint(settings: Settings, complaints: Iterable[str]) -> str:
-    said = " ".join(complaints).lower()
-    if "authentication" in said or "sasl" in said:
+#: Errors that say more than others do, the first one most.
+_TELLING = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE)
+#: What librdkafka adds for those who set it up and watch its states.
+_ASIDE = re.compile(r", verify that ssl\.ca\.location.*| \(after \d+ms in state \w+\).*", re.DOTALL)
+
+
+def _explained(settings: Settings, errors: list[KafkaError]) -> tuple[str, str]:
+    """What went wrong, and what to do about it."""
+    heard = [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
+    if not heard:  # a broker that hangs up is no error to librdkafka
+        return (
+            "it closed the connection",
+            f"does this port speak {settings.security_protocol}? check security_protocol and --broker",
+        )
+    telling = [error for code in _TELLING for error in heard if error.code() == code]
+    error = [*telling, heard[-1]][0]
+    return _ASIDE.sub("", error.str()), _hint(error.code(), error.str())
+
+
+def _hint(code: int, said: str) -> str:
+    if code == KafkaError._AUTHENTICATION:
         return "check sasl_mechanism, sasl_username and TIDEGATE_SASL_PASSWORD"
-    if "ssl" in said or "certificate" in said:
-        return "check security_protocol and ssl_cafile; is this the broker's TLS port?"
-    if "resolve" in said:
+    if code == KafkaError._RESOLVE:
         return "the host name cannot be resolved: check --broker"
-    if settings.security_protocol == "PLAINTEXT" and "disconnected" in said:
-        return "the broker hung up: is TLS or a login missing (security_protocol)?"
+    if "certificate verify failed" in said:
+        return (
+            "is the broker's certificate made out to this host name, "
+            "and signed by an authority in ssl_cafile?"
+        )
+    if "alert" in said:
+        return "the broker refuses this client's certificate, or wants one: check ssl_certfile"
+    if code == KafkaError._SSL:
+        return "is this the broker's TLS port? check security_protocol and --broker"
     return "is it running, and is --broker (TIDEGATE_BROKER) right?"
 
 

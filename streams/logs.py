@@ -50,5 +50,7 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
     root.setLevel(level)
     for library, usual in _LIBRARIES.items():
         logging.getLogger(library).setLevel(logging.DEBUG if level == "DEBUG" else usual)
+    # It would log its requests, and with them the password of SASL PLAIN.
+    logging.getLogger("aiokafka.conn").setLevel(logging.INFO if level == "DEBUG" else logging.WARNING)
     # The store writer says itself that it tries again, and with what in the queue.
     stamina.instrumentation.set_on_retry_hooks([])

@@ -38,7 +38,7 @@ class TickTopic(BaseModel):
     grace: DurationNs = Field(2 * 10**9, ge=0, description="how much later than others a tick may come")
     late: Late = Field(Late.REVISE, description="what becomes of a later one: revise, dead-letter or drop")
     retain: DurationNs = Field(300 * 10**9, ge=0, description="how long a closed bar can be revised")
-    dedupe: DurationNsOrOff = Field(300 * 10**9, description="how long a trade id is remembered, or off")
+    dedupe: DurationNsOrOff = Field(360 * 10**9, description="how long a trade id is remembered, or off")
     max_future: DurationNs = Field(10 * 10**9, ge=0, description="how far a tick may be ahead of its receipt")
     idle: DurationNs = Field(5 * 10**9, gt=0, description="publish a quiet instrument's bars after this")
     source: str = Field("", description="what bars name as their source, where it is not the topic")
@@ -119,6 +119,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"security_protocol {self.security_protocol} needs sasl_username and sasl_password"
             )
+        if self.ssl_keyfile and not self.ssl_certfile:
+            raise ValueError("ssl_keyfile needs ssl_certfile")
         _ = self.thresholds
         return self
 

@@ -60,7 +60,7 @@ class BarSpec:
     late: Late = Late.REVISE
     retain_ns: int = 300 * SECOND
     """How long, in event time, a closed bar can be revised."""
-    dedupe_ns: int | None = 300 * SECOND
+    dedupe_ns: int | None = 360 * SECOND
     """How long, in event time, a trade id is remembered after it counted; None: every tick is a new one."""
     max_future_ns: int = 10 * SECOND
     """How far the event time of a tick may be ahead of its receipt."""

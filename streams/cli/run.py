@@ -40,7 +40,7 @@ TELL = 5
 @click.option("--grace", default="2s", show_default=True, help="How much later than others a tick may come.")
 @click.option("--late", default="revise", show_default=True, type=click.Choice([late.value for late in Late]))
 @click.option("--retain", default="5m", show_default=True, help="How long a closed bar can be revised.")
-@click.option("--dedupe", default="5m", show_default=True, help="How long a trade id is remembered, or off.")
+@click.option("--dedupe", default="6m", show_default=True, help="How long a trade id is remembered, or off.")
 @click.option(
     "--max-future", default="10s", show_default=True, help="How far ahead of its receipt a tick may be."
 )

@@ -80,7 +80,7 @@ CREATE_STAGE = (
 )
 """Numbers travel as text: the server reads them faster than Python makes numbers of them."""
 PLAN = "SET enable_hashjoin = off; SET enable_mergejoin = off"
-"""Looks up the rows of a batch by the key; the planner likes to read all of bars for it, if it is not large."""
+"""The rows of a batch are looked up by the key; the planner would read all of a table that is not large."""
 CLEAR_STAGE = f"TRUNCATE {STAGE}"
 
 UPSERT = f"""
