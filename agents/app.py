@@ -85,8 +85,7 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
 
     async def preflight() -> None:
         own = (topics.bars, topics.dead_letters, topics.feedback, topics.rate, topics.state)
-        alike = [*tick_names, topics.bars, topics.feedback, topics.state]
-        await check_topics(settings, [*tick_names, *own], alike)
+        await check_topics(settings, [*tick_names, *own], [*tick_names, *own])
 
     async def checkpoint() -> None:
         await pipeline.checkpoint()
@@ -163,7 +162,7 @@ def store_role(settings: Settings, *, store: Store | None = None) -> StoreRole:
 
     async def preflight() -> None:
         own = (topics.bars, topics.dead_letters, topics.feedback)
-        await check_topics(settings, own, [topics.bars, topics.feedback])
+        await check_topics(settings, own, own)
         await store.open()
 
     async def drain() -> None:
@@ -200,6 +199,7 @@ def compose(settings: Settings) -> App:
     first, *others = [make[role](settings).app for role in settings.roles]
     for other in others:
         first.service(other)
+        first.cleanup.append(other.clean_up)  # also where the first one fails to start
     return first
 
 

@@ -102,8 +102,11 @@ def cluster_now(settings: Settings, timeout_s: float = 5.0) -> ClusterMetadata:
         return admin.list_topics(timeout=timeout_s)
     except KafkaException as exc:
         admin.poll(0)
-        cause, hint = _explained(settings, errors or [exc.args[0]])
-        raise BrokerError(f"broker {settings.broker} did not answer: {cause}", hint=hint) from None
+        errors = errors or [exc.args[0]]
+    # Not within the handler, which would keep the client: with TLS its threads may crash an exiting process.
+    del admin
+    cause, hint = _explained(settings, errors)
+    raise BrokerError(f"broker {settings.broker} did not answer: {cause}", hint=hint)
 
 
 #: Errors that say more than others do, the first one most.
@@ -137,7 +140,7 @@ def _hint(code: int, said: str) -> str:
         )
     if "alert" in said:
         return "the broker refuses this client's certificate, or wants one: check ssl_certfile"
-    if code == KafkaError._SSL:
+    if code == KafkaError._SSL or "SSL handshake failed" in said:
         return "is this the broker's TLS port? check security_protocol and --broker"
     return "is it running, and is --broker (TIDEGATE_BROKER) right?"
 

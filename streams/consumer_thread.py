@@ -113,18 +113,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         # whatever was fetched and dropped: such a partition is started again instead.
         subscription = consumer._subscription.subscription
         assignment = subscription.assignment
-        committed = {tp: await consumer.committed(tp) for tp in assignment.tps}
+        found = await consumer._coordinator.fetch_committed_offsets(assignment.tps)
         if subscription.assignment is not assignment:
             raise IllegalStateError("the partitions were assigned anew while they were sought")
-        fresh = [tp for tp, offset in committed.items() if offset is None]
-        self._bump(committed)
-        for tp, offset in committed.items():
-            if offset is not None:
-                consumer.seek(tp, offset)
-        if fresh:
+        self._bump(assignment.tps)
+        for tp, committed in found.items():
+            consumer.seek(tp, committed.offset)
+        if fresh := assignment.tps - found.keys():
             await consumer.seek_to_beginning(*fresh)
         self.consumer.sought = assignment
-        return {TP(tp.topic, tp.partition): offset for tp, offset in committed.items()}
+        return {
+            TP(tp.topic, tp.partition): found[tp].offset if tp in found else None for tp in assignment.tps
+        }
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
         self._bump(partitions)

@@ -13,6 +13,7 @@ from typing import Any, cast
 from aiokafka.partitioner import murmur2
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
+from faust.types import TP
 
 from schemas.bar import Bar
 from schemas.errors import BrokerError
@@ -43,12 +44,13 @@ class Loop:
         self._ticks = Pacer()
         self._bars = Pacer()
         self._sent = [0] * PARTITIONS
+        self._stored = [0] * PARTITIONS
         self._partitions: dict[bytes, int] = {}
         self._paced = embedded
         self.bars = roles.bars_role(settings, pace=self._bars.pace if embedded else None, keep_state=False)
         self.store = roles.store_role(settings, store=store)
         self.bars.pipeline.on_applied = self._ticks.consumed
-        self.store.writer.on_taken = self._bars.consumed
+        self.store.writer.on_stored = self._stored_upto
         self.store.writer.on_written = self._remember
         self._producer = BarrierProducer(confluent_config(settings))
 
@@ -70,31 +72,33 @@ class Loop:
 
     def lag(self) -> list[int]:
         """Records published and not yet applied, by partition."""
-        applied = self.bars.pipeline.applied_records
+        position = self.bars.pipeline.position
         return [
-            sent - sum(count for tp, count in applied.items() if tp.partition == partition)
-            for partition, sent in enumerate(self._sent)
+            sent - 1 - position(TP(self.tick_topic, partition)) for partition, sent in enumerate(self._sent)
         ]
 
     @property
     def applied(self) -> int:
         """Records that have been applied to the bar engines."""
-        return sum(self.bars.pipeline.applied_records.values())
+        return self.published - sum(self.lag())
 
     async def finish(self, tick: Callable[[], None] = lambda: None) -> None:
         """The input has ended: wait until all of it is applied, close every bar, wait for the store."""
         await self._producer.barrier()
-        pipeline, writer = self.bars.pipeline, self.store.writer
+        pipeline = self.bars.pipeline
         await self._until(lambda: self.applied >= self.published, tick)
         await pipeline.close()
-        await self._until(
-            lambda: writer.taken >= pipeline.published and not writer.size and writer.idle, tick
-        )
+        await self._until(lambda: sum(self._stored) >= pipeline.published, tick)
 
     async def _until(self, condition: Callable[[], bool], tick: Callable[[], None]) -> None:
         while not condition():
             tick()
             await asyncio.sleep(0.01)
+
+    def _stored_upto(self, partition: int, offset: int) -> None:
+        # By offsets, not by counting: after a rebalance the broker delivers again what was not committed.
+        self._stored[partition] = max(self._stored[partition], offset + 1)
+        self._bars.consumed(partition, offset)
 
     def _remember(self, bars: list[Bar]) -> None:
         for bar in bars:

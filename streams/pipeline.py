@@ -61,7 +61,6 @@ class BarsPipeline:
     ) -> None:
         self.counts = Counts()
         self.published = 0
-        self.applied_records: dict[TP, int] = {}
         self.on_applied: Callable[[int, int], None] = lambda partition, offset: None
         self.on_dead_letter: Callable[[Record, DeadLetter], None] = lambda record, letter: None
         self._specs: Mapping[str, TickTopic] = {t.topic: t for t in tick_topics}
@@ -82,9 +81,12 @@ class BarsPipeline:
     async def process(self, batch: Batch) -> None:
         """Apply one batch and hand its bars to the producer."""
         engine = self._engine(batch.tp)
-        output = engine.apply(batch.records, self._clock())
-        self._positions[batch.tp] = batch.last_offset
-        self.applied_records[batch.tp] = self.applied_records.get(batch.tp, 0) + len(batch)
+        position = self._positions.get(batch.tp, -1)
+        records = batch.records
+        if batch.first_offset <= position:  # sought back, and the engine still has what it applied
+            records = [record for record in records if record.offset > position]
+        output = engine.apply(records, self._clock())
+        self._positions[batch.tp] = max(position, batch.last_offset)
         for name in Counts.__slots__:
             setattr(self.counts, name, getattr(self.counts, name) + getattr(output.counts, name))
         self._queue(batch.tp, output.bars)
@@ -141,7 +143,12 @@ class BarsPipeline:
         self._engine(tp).restore(rows)
 
     def revoke(self, tps: Iterable[TP]) -> None:
-        """Forget the partitions that went to another worker."""
+        """Forget the partitions that went to another worker.
+
+        Without state there is no other worker: they come back, and their engines go on.
+        """
+        if not self._keep_state:
+            return
         for tp in tps:
             self._engines.pop(tp, None)
             self._positions.pop(tp, None)
@@ -180,7 +187,7 @@ class BarsPipeline:
 
     def _bury(self, record: Record, letter: DeadLetter) -> None:
         for name, value in record.headers:
-            if name == SOURCE_HEADER:
+            if name == SOURCE_HEADER and value is not None:
                 letter.source = value.decode("utf-8", "replace")
         self.on_dead_letter(record, letter)
         headers = [*record.headers, (HEADER, encode_dead_letter(letter))]

@@ -51,6 +51,7 @@ class BarrierProducer:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._producer = Producer({**_DEFAULTS, **config})
+        self._left = 0
         self._span = _Span()
         self._unsettled: list[asyncio.Future[None]] = []
         self._failed: ProduceError | None = None
@@ -139,14 +140,20 @@ class BarrierProducer:
 
     def __len__(self) -> int:
         """Records handed over and not yet settled."""
-        return len(self._producer)
+        return self._left if self._producer is None else len(self._producer)
 
     async def close(self, timeout_s: float = 10.0) -> int:
         """Flush for at most `timeout_s`, stop; gives the number of records left undelivered."""
-        left = await asyncio.to_thread(self._producer.flush, timeout_s)
-        self._stopping.set()
-        await asyncio.to_thread(self._poller.join, 1.0)
-        return int(left)
+        if self._producer is not None:
+            self._left = int(await asyncio.to_thread(self._producer.flush, timeout_s))
+            self._stopping.set()
+            await asyncio.to_thread(self._poller.join, 1.0)
+            await asyncio.to_thread(self._destroy)
+        return self._left
+
+    def _destroy(self) -> None:
+        # librdkafka's threads must end before the process does: in the midst of TLS they would crash it.
+        self._producer = None
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -36,6 +37,8 @@ class Source:
         self._path = None if name == "-" else Path(name)
         self._raw: IO[bytes] | None = None
         self._read = 0
+        if self._path is None and sys.stdin is None:
+            raise SourceError("it is closed", file=self.name)
         if self._path is not None:
             if self._path.is_dir():
                 raise SourceError("it is a directory", file=name, hint="name the files in it")
@@ -69,7 +72,7 @@ class Source:
             while line := stream.readline(MAX_LINE_BYTES + 2):
                 number += 1
                 size = len(line)
-                value: bytes | None = line.rstrip(b"\r\n")
+                value: bytes | None = line.rstrip(b"\r\n").removeprefix(BOM_UTF8 if number == 1 else b"")
                 if not line.endswith(b"\n") and size > MAX_LINE_BYTES:
                     while rest := stream.readline(MAX_LINE_BYTES):
                         size += len(rest)
@@ -115,9 +118,11 @@ class Keyer:
         """Whether the line is the header of a CSV file. Raises `SourceError` for one with other columns."""
         if not self._is_csv or line.number != 1 or line.value is None:
             return False
-        text = line.value.decode("utf-8", "replace").lstrip("\ufeff")
+        text = line.value.decode("utf-8", "replace")
         if text == COLUMNS:
             return True
+        if self.first(line.value)[0] is not None:
+            return False  # a tick, of TSLA for one
         if text.lower().startswith(("symbol,", "timestamp,", "ts", "time")) or "price" in text.lower():
             raise SourceError(
                 f"its columns are {text[:120]!r}",

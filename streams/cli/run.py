@@ -7,9 +7,10 @@ import base64
 import contextlib
 import hashlib
 import json
+import signal
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import click
 from pydantic import ValidationError
@@ -85,7 +86,10 @@ def command(roles: Any, /, **options: Any) -> None:
     sources = [Source(name) for name in options["sources"]]
     feed = options["feed"] or guess_feed(list(options["sources"]))
     tick = _tick_topic(feed, options)
-    summary = asyncio.run(_run(roles(), sources, tick, options))
+    try:
+        summary = asyncio.run(_run(roles(), sources, tick, options))
+    except asyncio.CancelledError:  # SIGTERM
+        raise KeyboardInterrupt from None
     print_summary(summary, as_json=options["as_json"])
     if not summary["accounted"]:
         raise click.exceptions.Exit(1)
@@ -125,6 +129,9 @@ def _source_label(names: tuple[str, ...]) -> str:
 
 
 async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict[str, Any]) -> dict[str, Any]:
+    # As asyncio has it for SIGINT: what is open is closed, and the topics of this run are deleted.
+    body = cast("asyncio.Task[Any]", asyncio.current_task())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, body.cancel)
     with contextlib.ExitStack() as stack:
         refused = _Refused(stack, options["dead_letters"])
         progress = stack.enter_context(FileProgress(sources, "ticks"))
@@ -179,8 +186,13 @@ class _Refused:
             value = None if record.value is None else base64.b64encode(record.value).decode()
             key = None if record.key is None else record.key.decode("utf-8", "replace")
             fields = {name: getattr(letter, name) for name in letter.__struct_fields__}
-            json.dump({**fields, "key": key, "value_base64": value}, self._file)
-            self._file.write("\n")
+            try:
+                self._file.write(json.dumps({**fields, "key": key, "value_base64": value}) + "\n")
+                self._file.flush()
+            except OSError as exc:
+                with contextlib.suppress(OSError):  # it would be written again at the end
+                    self._file.close()
+                raise ConfigError(f"--dead-letters {self._file.name}: {exc.strerror}") from None
 
     def _tell(self, text: str, count: int) -> None:
         if count <= TELL:

@@ -60,8 +60,10 @@ def explain(error: Exception, name: str) -> StoreError:
             return StoreUnavailable(
                 f"{name}: connection refused", hint="is PostgreSQL running, and are host and port right?"
             )
-        case OSError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
+        case OSError() | asyncpg.exceptions.TargetServerAttributeNotMatched():
             return StoreUnavailable(f"{name}: {text}")
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError():
+            return StoreUnavailable(f"{name}: the connection broke: {text}")
     return StoreError(f"{name}: {type(error).__name__}: {text}")
 
 

@@ -62,12 +62,11 @@ class StoreWriter:
     ) -> None:
         self.capacity = capacity
         self.level = Level.ok
-        self.taken = 0
         self.stale = 0
         self.dead_lettered = 0
         self.last_error: StoreError | None = None
         self.drain_rate: float | None = None
-        self.on_taken: Callable[[int, int], None] = lambda partition, offset: None
+        self.on_stored: Callable[[int, int], None] = lambda partition, offset: None
         self.on_written: Callable[[list[Bar]], None] = lambda bars: None
         self._store = store
         self._producer = producer
@@ -94,8 +93,6 @@ class StoreWriter:
         """Queue the bars of one batch; waits while the queue is full."""
         while self._size >= self.capacity:
             await self._wait()
-        self.taken += len(batch)
-        self.on_taken(batch.tp.partition, batch.last_offset)
         bars: list[Bar] = []
         records: list[Record] = []
         for record in batch.records:
@@ -149,6 +146,7 @@ class StoreWriter:
         while self._entries and self._entries[0].written == len(self._entries[0].bars):
             entry = self._entries.popleft()
             entry.batch.ack()
+            self.on_stored(entry.batch.tp.partition, entry.batch.last_offset)
             self._resize(-len(entry.bars))
 
     async def _write(self, bars: Sequence[Bar], records: Sequence[Record]) -> None:

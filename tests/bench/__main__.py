@@ -10,6 +10,7 @@ is not timed. Bars are checked after each lap: if one is wrong, there are no fig
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -36,8 +37,10 @@ def main() -> None:
     with bench_broker() as broker, tempfile.TemporaryDirectory() as folder:
         bench = Bench(broker.address, Path(folder))
         reports = [_measure(bench, broker, options, per_second) for per_second in options.rate]
-    for report in reports:
-        print(report.json() if options.json else report.text(), end="\n\n")
+    if options.json:
+        print(json.dumps([report.figures() for report in reports], indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(report.text() for report in reports))
     if options.markdown:
         write_markdown(options.markdown, [report.markdown() for report in reports])
 
@@ -84,7 +87,7 @@ def _options() -> argparse.Namespace:
         help="how busy the market is: ticks a second of event time, which decides how many bars there are "
         "(%(default)s); several give a table each",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON, a list of tables")
     parser.add_argument(
         "--markdown",
         type=Path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -59,8 +58,8 @@ class Report:
     def facts(self) -> dict[str, str]:
         """The machine, the versions and the data."""
         return {
-            "machine": f"{os.cpu_count()} cores, {_cpu_model()}, {psutil.virtual_memory().total >> 30} GiB, for "
-            f"the broker and all clients; {self.busy:.0%} of it was busy with other things before the first lap",
+            "machine": f"{os.cpu_count()} cores, {_cpu_model()}, {psutil.virtual_memory().total >> 30} GiB, "
+            f"for the broker and all clients; {self.busy:.0%} busy with other things before the first lap",
             "python": f"{platform.python_version()}, {platform.system()} {platform.release()}",
             "broker": f"Apache Kafka {self.broker}",
             "clients": f"aiokafka {version('aiokafka')}, faust-streaming {version('faust-streaming')}, "
@@ -103,7 +102,7 @@ class Report:
         facts = [f"- {name}: {fact}" for name, fact in self.facts().items()]
         return "\n".join([*table, "", *facts])
 
-    def json(self) -> str:
+    def figures(self) -> dict[str, Any]:
         """For programs."""
         results: list[dict[str, Any]] = [
             {
@@ -115,7 +114,7 @@ class Report:
             }
             for result in self.results
         ]
-        return json.dumps({**self.facts(), "results": results}, indent=2, ensure_ascii=False)
+        return {**self.facts(), "results": results}
 
 
 def write_markdown(path: Path, tables: Iterable[str]) -> None:

@@ -2,8 +2,8 @@
 
 It is what Tidegate is measured against, so it is no straw man: msgspec decodes straight into Decimals, bars
 are slotted objects in dicts, and transport, stream and producer are Faust's own with their defaults; only the
-settings below differ. It keeps no state beyond its memory, does not wait for its bars before it commits, looks
-for no duplicates and survives no bad record: all of that would cost it more.
+settings below differ. It keeps no state beyond its memory, does not wait for its bars before it commits,
+looks for no duplicates and survives no bad record: all of that would cost it more.
 
     BROKER=127.0.0.1:9092 GROUP=g TICKS=ticks BARS=bars python stock_agent.py worker --without-web -l warn
 """

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+import aiokafka
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from confluent_kafka.admin import (
     AdminClient,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
+from schemas.errors import BrokerError
+from streams.broker import cluster, faust_credentials
+from streams.settings import Settings
 from streams.store.base import BarQuery, open_store
 from support import oracle, tiers
 from support.certificates import Authority, Pair
@@ -36,10 +41,8 @@ SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 PLAIN = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
 T0_NS = 1_723_161_255 * 10**9
 
-# Commands that connect, each by another way in.
-TOPICS = ("topics", "plan")
-FEED = ("feed", "--topic", "md.ticks.v1", "--seconds", "1")
-WORKER = ("worker",)
+#: Longer than a command may take to say that it cannot connect.
+TOLD_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +202,114 @@ def _stored(url: str) -> dict[oracle.Key, oracle.Content]:
             await store.close()
 
     return asyncio.run(read())
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Settings that cannot work, and words of the line and of the hint that say so."""
+
+    variables: Callable[[Secured], dict[str, str]]
+    words: tuple[str, ...]
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
+MISTAKES = {
+    "wrong password over TLS": Mistake(
+        lambda s: s.tls_login(TIDEGATE_SASL_PASSWORD=WRONG),
+        ("Authentication failed", "TIDEGATE_SASL_PASSWORD"),
+    ),
+    "wrong password in plain text": Mistake(
+        lambda s: s.login(TIDEGATE_SASL_PASSWORD=WRONG),
+        ("Invalid username or password", "TIDEGATE_SASL_PASSWORD"),
+    ),
+    "wrong mechanism": Mistake(
+        lambda s: s.tls_login(TIDEGATE_SASL_MECHANISM="PLAIN"),
+        ("supported mechanisms: SCRAM-SHA-512", "check sasl_mechanism"),
+    ),
+    "CA file missing": Mistake(
+        lambda s: s.tls_login(TIDEGATE_SSL_CAFILE="no-such-ca.pem"),
+        ("ssl_cafile no-such-ca.pem: No such file or directory", "PEM"),
+    ),
+    "CA file broken": Mistake(
+        lambda s: s.tls_login(TIDEGATE_SSL_CAFILE=str(s.client.key)),
+        ("ssl_cafile", "client.key: no certificate", "PEM"),
+    ),
+    "CA that signed nothing here": Mistake(
+        lambda s: s.tls_login(TIDEGATE_SSL_CAFILE=str(Authority(s.folder / "other").certificate)),
+        ("certificate verify failed", "signed by an authority in ssl_cafile"),
+    ),
+    "host name that is not in the certificate": Mistake(
+        lambda s: s.tls_login(TIDEGATE_BROKER=f"localhost:{_port(s.kafka.addresses['SECURE'])}"),
+        ("certificate verify failed", "made out to this host name"),
+    ),
+    "no client certificate": Mistake(
+        lambda s: {k: v for k, v in s.client_certificate().items() if "CERTFILE" not in k and "KEY" not in k},
+        ("certificate", "check ssl_certfile"),
+    ),
+    "key of another certificate": Mistake(
+        lambda s: s.client_certificate(TIDEGATE_SSL_KEYFILE=str(s.folder / "server.key")),
+        ("server.key: key values mismatch", "the key that of the certificate"),
+    ),
+    "plain text to the TLS port": Mistake(
+        lambda s: {"TIDEGATE_BROKER": s.kafka.addresses["SECURE"]},
+        ("it closed the connection", "does this port speak PLAINTEXT? check security_protocol"),
+    ),
+    "no login": Mistake(
+        lambda s: {"TIDEGATE_BROKER": s.kafka.addresses["LOGIN"]},
+        ("it closed the connection", "does this port speak PLAINTEXT? check security_protocol"),
+    ),
+    "TLS to a plain text port": Mistake(
+        lambda s: s.tls_login(TIDEGATE_BROKER=s.kafka.address),
+        ("SSL handshake failed", "is this the broker's TLS port?"),
+    ),
+    "unknown host": Mistake(
+        lambda s: s.tls_login(TIDEGATE_BROKER="no-such-host.invalid:9092"),
+        ("no-such-host.invalid", "cannot be resolved: check --broker"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_in_one_line_with_a_hint_and_without_the_password(
+    secured: Secured, name: str, tmp_path: Path
+) -> None:
+    mistake = MISTAKES[name]
+    variables = mistake.variables(secured)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return tidegate(*arguments, cwd=tmp_path, timeout_s=TOLD_S, **variables)
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(run, "topics", "plan"), pool.submit(run, "worker")]
+
+    for answer in answers:
+        done = answer.result()
+        assert_one_clear_line(done, *mistake.words)
+        assert b"  hint: " in done.stderr
+        for password in (PASSWORD, WRONG):
+            assert password.encode() not in done.stdout + done.stderr
+
+
+async def test_both_clients_verify_the_host_name(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in secured.tls_login().items():
+        monkeypatch.setenv(name, value)
+    good = Settings()
+    other_name = Settings(broker=f"localhost:{_port(good.broker)}")
+
+    async def aiokafka_connects(settings: Settings) -> None:
+        auth = credentials_to_aiokafka_auth(faust_credentials(settings))
+        producer = aiokafka.AIOKafkaProducer(bootstrap_servers=settings.broker, **auth)
+        try:
+            await producer.start()
+        finally:
+            await producer.stop()
+
+    await aiokafka_connects(good)
+    assert (await cluster(good)).brokers
+    with pytest.raises(KafkaConnectionError):
+        await aiokafka_connects(other_name)
+    with pytest.raises(BrokerError, match="certificate verify failed"):
+        await cluster(other_name)

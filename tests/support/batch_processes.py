@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import Producer
 
@@ -36,7 +36,7 @@ def produce(
 
 @contextmanager
 def flowing(bootstrap: str, topic: str, per_s: int, partitions: int = 4) -> Iterator[list[int]]:
-    """Produce a steady stream of records; yields the counts sent, by partition, exact once the block is left."""
+    """Produce a steady stream of records; yields the counts by partition, exact once the block is left."""
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 0})
     sent = [0] * partitions
     stop = threading.Event()
@@ -170,8 +170,10 @@ class Crew:
         self.members.append(process := Process(self._folder, name, job))
         return process
 
-    def close(self) -> None:
-        """Kill whoever still runs."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
         for member in self.members:
             if member.process.poll() is None:
                 member.kill()
@@ -245,3 +247,14 @@ class Crew:
             thread.join()
         check()
         assert not wrong, wrong
+
+
+def contiguous(offsets: list[int]) -> list[list[int]]:
+    """The offsets in the order taken, cut where the next is not one higher."""
+    runs: list[list[int]] = []
+    for offset in offsets:
+        if runs and offset == runs[-1][-1] + 1:
+            runs[-1].append(offset)
+        else:
+            runs.append([offset])
+    return runs

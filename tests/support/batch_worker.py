@@ -1,4 +1,4 @@
-"""A worker process for the tests of the transport: it takes batches and says so, and obeys lines on its stdin.
+"""A worker process for the tests of the transport: takes batches and says so, and obeys lines on its stdin.
 
 What it takes and acknowledges goes to a log file, a JSON line each, written before the thing itself is
 done: an offset that is committed is acknowledged in the log, even of a worker that was killed.
@@ -55,6 +55,8 @@ class Job:
     finish_s: float = 3.0
     recover_s: float = 0.0
     """How long an assignment takes to recover before anything may be fetched."""
+    early_resume: bool = False
+    """Resumes the flow of a new assignment before that, as Faust does when one rebalance follows another."""
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))
@@ -105,6 +107,10 @@ class Worker:
 
         async def on_assigned(sender: Any, now: set[TP], **kwargs: Any) -> None:
             self.say("assigned", partitions=sorted(now))
+            if job.early_resume:
+                app.consumer.resume_partitions(now)
+                app.flow_control.resume()
+                app.consumer.resume_flow()
 
         async def on_revoked(sender: Any, revoked: set[TP], **kwargs: Any) -> None:
             self.say("revoked", partitions=sorted(revoked))

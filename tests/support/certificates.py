@@ -54,10 +54,9 @@ class Authority:
             *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256"),
             *("-subj", f"/CN=Tidegate test {name}", "-keyout", str(pair.key), "-out", str(request)),
         )
-        if kind == "authority":
-            signer = ("-signkey", str(pair.key))
-        else:
-            signer = ("-CA", str(self._own.certificate), "-CAkey", str(self._own.key), "-CAcreateserial")
+        signer = ["-signkey", str(pair.key)]
+        if kind != "authority":
+            signer = ["-CA", str(self._own.certificate), "-CAkey", str(self._own.key), "-CAcreateserial"]
         self._openssl(
             *("x509", "-req", "-sha256", "-days", "2", "-in", str(request), *signer),
             *("-extfile", str(self._folder / "extensions.cnf"), "-extensions", kind),

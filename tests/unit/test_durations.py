@@ -34,7 +34,24 @@ def test_a_duration_is_read_exactly(text: str, ns: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "5", "s", "5 s", "-5s", "+5s", "5S", "5sec", "1e3s", ".5s", "5.s", "1_0s", "٣s", "5s5m", "inf", "off"],
+    [
+        "",
+        "5",
+        "s",
+        "5 s",
+        "-5s",
+        "+5s",
+        "5S",
+        "5sec",
+        "1e3s",
+        ".5s",
+        "5.s",
+        "1_0s",
+        "٣s",
+        "5s5m",
+        "inf",
+        "off",
+    ],
 )
 def test_anything_else_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="such as 500ms, 2s, 5m, 1h or 1d"):

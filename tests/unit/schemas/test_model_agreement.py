@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from json_texts import ANY_JSON, ODD, integers, messages, quoted
 
-from schemas.contracts import SCHEMAS
 from schemas.bar import decode_bar
+from schemas.contracts import SCHEMAS
 from schemas.dead_letter import Reason, decode_dead_letter
 from schemas.errors import BadRecord
 from schemas.feedback import Level, decode_feedback
