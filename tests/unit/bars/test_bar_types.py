@@ -26,7 +26,7 @@ def test_anything_else_is_refused(text) -> None:
 def test_a_spec_has_sensible_defaults() -> None:
     spec = BarSpec((BarType.parse("1m"),))
     assert (spec.grace_ns, spec.late, spec.retain_ns) == (2 * 10**9, Late.REVISE, 5 * MINUTE)
-    assert (spec.dedupe_ns, spec.max_future_ns, spec.idle_ns) == (5 * MINUTE, 10 * 10**9, 5 * 10**9)
+    assert (spec.dedupe_ns, spec.max_future_ns, spec.idle_ns) == (6 * MINUTE, 10 * 10**9, 5 * 10**9)
 
 
 @pytest.mark.parametrize(
