@@ -77,6 +77,7 @@ class StoreWriter:
         self._on_level = on_level
         self._entries: deque[_Entry] = deque()
         self._size = 0
+        self._conflicting: set[str] = set()
         self._changed = asyncio.Event()
 
     @property
@@ -163,21 +164,24 @@ class StoreWriter:
             await self._write(bars[half:], records[half:])
             return
         self.stale += result.stale
-        for bar in result.conflicts:
-            await self._refuse_conflict(bar, records[next(i for i, b in enumerate(bars) if b is bar)])
         conflicts = set(map(id, result.conflicts))
-        self.on_written([bar for bar in bars if id(bar) not in conflicts] if conflicts else list(bars))
+        for bar, record in zip(bars, records, strict=True):
+            if id(bar) in conflicts:
+                await self._refuse_conflict(bar, record)
+        self.on_written([bar for bar in bars if id(bar) not in conflicts])
 
     async def _refuse_conflict(self, bar: Bar, record: Record) -> None:
         source = f"{bar.source_topic}[{bar.source_partition}]"
-        log.error(
-            "bar.conflict",
-            instrument=bar.instrument,
-            type=bar.type,
-            start_ns=bar.start_ns,
-            source=source,
-            hint="this bar is stored from another partition: key ticks by instrument, one partition each",
-        )
+        if bar.instrument not in self._conflicting:  # told once; the dead letters tell of each bar
+            self._conflicting.add(bar.instrument)
+            log.error(
+                "bar.conflict",
+                instrument=bar.instrument,
+                type=bar.type,
+                start_ns=bar.start_ns,
+                source=source,
+                hint="its bars are stored from another partition: key ticks by instrument, one partition each",
+            )
         detail = (
             f"{bar.instrument} {bar.type} start_ns={bar.start_ns}: stored from another source than {source}"
         )

@@ -61,20 +61,23 @@ def test_a_resume_takes_effect_at_once_beside_an_idle_topic(
     topic, idle = topics(), topics("idle.v1")
     worker = crew.start((topic, idle), closed=(0, 1, 2, 3))
     crew.share(topic, worker)
-    delays = []
+    first, last = [], []
     for i in range(10):
         p = i % 4
-        produce(crew.bootstrap, topic, 10)
+        produce(crew.bootstrap, topic, 10, partitions=[p])
         until(lambda p=p: worker.look(topic)[p]["buffered"], 5, "records are fetched")
-        before = len(worker.said("took"))
+        # These are fetched only after the resume, when a fetch of idle partitions is under way.
+        produce(crew.bootstrap, topic, 10, partitions=[p])
+        before = len(crew.took(topic, p))
         opened = worker.ordered("scaled", "scale", partitions=[p], scale=1)["at"]
-        entry = until(lambda n=before: worker.said("took")[n:], 5, "the partition is taken", 0.005)[0]
-        assert entry["tp"] == [topic, p]
-        delays.append(entry["at"] - opened)
-        until(lambda p=p, n=10 * (i + 1): len(crew.took(topic, p)) == n, 5, "all of it is taken")
+        until(lambda p=p, n=before + 20: len(crew.took(topic, p)) == n, 5, "all of it is taken", 0.005)
+        taken = [entry["at"] for entry in worker.said("took") if entry["at"] > opened]
+        first.append(taken[0] - opened)
+        last.append(taken[-1] - opened)
         worker.ordered("scaled", "scale", partitions=[p], scale=0)
-    measured("seconds from resume to first record, worst of 10", max(delays))
-    assert max(delays) < 0.5
+    measured("seconds from resume to first record, worst of 10", max(first))
+    measured("seconds from resume to what was not fetched yet, worst of 10", max(last))
+    assert max(last) < 0.5
 
 
 def test_a_record_is_taken_at_once_beside_an_idle_topic(

@@ -1,0 +1,93 @@
+"""What is done to a run and to a worker on purpose, or by a laptop that is closed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support.cli import tidegate
+from support.kafka import TestTopics
+from support.wait import until
+from support.workers import OWN_TOPICS, environment
+from test_run import BASE, HEADER, balanced, csv_file, stored
+
+SUSPENDED_S = 8.0
+"""Longer than the session timeout of a run on the embedded broker."""
+
+
+def _row(number: int) -> str:
+    return f"S{number % 20},{BASE + number * 10**7},,{100 + number % 9},0.5,{number},buy,"
+
+
+def _start(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "agents", "run", "-", "--feed", "csv", "--bars", "10m", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
+
+
+@pytest.mark.embedded
+def test_a_run_that_was_suspended_for_longer_than_its_session_counts_every_tick_once(tmp_path: Path) -> None:
+    rows = [_row(number) for number in range(20_000)]
+    with _start("--json", cwd=tmp_path) as run:
+        assert run.stdin is not None
+        run.stdin.write("".join(f"{row}\n" for row in [HEADER, *rows[:10_000]]).encode())
+        run.stdin.flush()
+        time.sleep(4)
+        run.send_signal(signal.SIGSTOP)
+        time.sleep(SUSPENDED_S)
+        run.send_signal(signal.SIGCONT)
+        out, err = run.communicate("".join(f"{row}\n" for row in rows[10_000:]).encode(), timeout=60)
+    assert run.returncode == 0, err.decode()
+    found = json.loads(out)
+    assert (found["ticks_read"], found["ticks_accepted"], found["bars"]) == (20_000, 20_000, {"10m": 20})
+    assert balanced(found)
+    counts = [bar.trade_count for n in range(20) for bar in stored(tmp_path, "10m", f"S{n}").values()]
+    assert counts == [1000] * 20
+
+
+@pytest.mark.embedded
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_under_the_dead_letters_is_told(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "t.csv", ["rubbish", _row(1)])
+    done = tidegate("run", path, "--dead-letters", "/dev/full", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "tidegate: --dead-letters /dev/full: No space left on device" in done.stderr.decode().splitlines()
+
+
+@pytest.mark.kafka
+def test_sigterm_ends_a_run_and_deletes_its_topics(kafka: str, topics: TestTopics, tmp_path: Path) -> None:
+    def of_runs() -> set[str]:
+        return {name for name in topics.admin.list_topics(timeout=10).topics if name.startswith("tidegate-")}
+
+    before = of_runs()
+    path = csv_file(tmp_path / "t.csv", [_row(number) for number in range(200_000)])
+    command = [sys.executable, "-m", "agents", "run", str(path), "--broker", kafka, "--bars", "10m"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=environment()) as run:
+        until(lambda: len(of_runs() - before) >= 6, 30, "the topics of the run are there")
+        time.sleep(1)
+        run.send_signal(signal.SIGTERM)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err.decode()
+    until(lambda: not of_runs() - before, 20, "the topics of the run are gone")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("short", ["ticks.dlq.v1", "rate.v1"])
+def test_a_worker_refuses_to_start_with_too_few_partitions_to_write_to(
+    short: str, kafka: str, topics: TestTopics, tmp_path: Path
+) -> None:
+    for name in ("ticks.v1", *OWN_TOPICS):
+        topics(name, partitions=1 if name == short else 4)
+    (tmp_path / "tidegate.toml").write_text(
+        f'broker = "{kafka}"\ntopic_prefix = "{topics.prefix}"\n[[ticks]]\ntopic = "{topics.prefix}ticks.v1"\n'
+    )
+    done = tidegate("worker", cwd=tmp_path, timeout_s=30)
+    assert done.returncode == 1
+    assert f"{topics.prefix}{short} has 1" in done.stderr.decode()

@@ -1,0 +1,328 @@
+"""Interleavings of fetches, seeks and rebalances that are too rare to meet on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+from aiokafka.errors import IllegalStateError
+from faust.types import TP
+
+from schemas.errors import BrokerError
+from streams.app import build_app, finish
+from streams.settings import load_settings
+from streams.transport import Consumer
+
+P0, P1, P2 = (TP("ticks", p) for p in range(3))
+EVENTS = TP("events", 0)
+
+
+class Record(NamedTuple):
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int = 0
+    timestamp_type: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
+    key: bytes | None = None
+    value: bytes | None = None
+    checksum: int | None = None
+    serialized_key_size: int = 0
+    serialized_value_size: int = 0
+
+
+class Partition:
+    """What aiokafka knows of a partition."""
+
+    def __init__(self, end: int) -> None:
+        self._position: int | None = 0
+        self.lso: int | None = end
+
+
+class Assignment(dict[TP, Partition]):
+    """Assigned partitions; known by identity."""
+
+    state_value = dict.get
+
+    @property
+    def tps(self) -> frozenset[TP]:
+        return frozenset(self)
+
+
+class Kafka:
+    """As much of an aiokafka consumer as the transport touches, on logs of ten records each in memory."""
+
+    _closed = False
+    _max_poll_records = None
+
+    def __init__(self, *tps: TP) -> None:
+        self.committed: dict[TP, int] = {}
+        self.reassignment_in_progress = False
+        self.before_answer = lambda: None  # what happens while the committed offsets are on their way
+        self.subscription = SimpleNamespace(assignment=None)
+        self._subscription = self._fetcher = self._subscriptions = self._coordinator = self
+        self._fetch_waiters: set[Any] = set()
+        self.assign(*tps)
+
+    def assign(self, *tps: TP) -> None:
+        self.partitions = self.subscription.assignment = Assignment({tp: Partition(10) for tp in tps})
+
+    def assignment(self) -> frozenset[TP]:
+        return self.partitions.tps
+
+    def highwater(self, tp: TP) -> int:
+        return 10
+
+    def _create_fetch_waiter(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
+
+    @contextlib.contextmanager
+    def fetch_context(self) -> Iterator[None]:
+        yield
+
+    async def fetched_records(self, wanted: set[TP], timeout: float, max_records: int | None) -> Any:
+        records = {}
+        for tp in sorted(wanted & self.partitions.keys()):
+            state = self.partitions[tp]
+            if state._position is not None and state._position < 10:
+                records[tp] = [Record(*tp, offset) for offset in range(state._position, 10)]
+                state._position = 10
+        return records
+
+    def seek(self, tp: TP, offset: int) -> None:
+        if tp not in self.partitions:
+            raise IllegalStateError(tp)
+        self.partitions[tp]._position = offset
+
+    async def seek_to_beginning(self, *tps: TP) -> None:
+        for tp in tps:
+            self.seek(tp, 0)
+
+    async def position(self, tp: TP) -> int | None:
+        return self.partitions[tp]._position
+
+    async def fetch_committed_offsets(self, tps: frozenset[TP]) -> Any:
+        await asyncio.sleep(0)
+        self.before_answer()
+        return {tp: SimpleNamespace(offset=self.committed[tp]) for tp in tps if tp in self.committed}
+
+
+def consumer_of(*tps: TP) -> tuple[Consumer, Kafka]:
+    """A consumer of these partitions, of which those of `ticks` come in batches, not yet sought."""
+    app = build_app(load_settings(None, group="unit"), "t", frozenset({"ticks"}))
+    consumer: Consumer = app.consumer
+    kafka = Kafka(*tps)
+    consumer._thread._consumer = kafka
+    consumer._thread.thread_loop.close()
+    # The thread's work is done in this one, at the point where it would be waited for.
+    consumer._thread.call_thread = lambda work, *args, **kwargs: work(*args, **kwargs)
+    consumer._set_active_tps(set(tps))
+    return consumer, kafka
+
+
+async def ready(*tps: TP) -> tuple[Consumer, Kafka]:
+    """The same, sought."""
+    consumer, kafka = consumer_of(*tps)
+    await consumer.perform_seek()
+    return consumer, kafka
+
+
+async def fetched(consumer: Consumer) -> dict[TP, list[int]]:
+    """The offsets that one fetch delivers."""
+    delivered: dict[TP, list[int]] = {}
+    async for tp, message in consumer.getmany(0):
+        records = message.value.records if tp.topic == "ticks" else [message]
+        delivered.setdefault(tp, []).extend(record.offset for record in records)
+    return delivered
+
+
+WHOLE = list(range(10))
+
+
+async def test_a_fetch_delivers_batches_of_batch_topics_and_single_records_of_others() -> None:
+    consumer, _ = await ready(P0, EVENTS)
+    messages = [message async for _, message in consumer.getmany(0)]
+    assert [message.offset for message in messages if message.tp == EVENTS] == WHOLE
+    [batch] = [message for message in messages if message.tp == P0]
+    assert [record.offset for record in batch.value.records] == WHOLE
+    assert batch.offset == 9
+
+
+async def test_what_was_taken_before_a_seek_is_dropped_because_the_seek_brings_it_again() -> None:
+    consumer, _ = await ready(P0, P1, P2)
+    delivering = consumer.getmany(0)
+    tp, _ = await anext(delivering)
+    assert tp == P0
+    await consumer.seek(P1, 4)
+    assert [tp async for tp, _ in delivering] == [P2]
+    assert await fetched(consumer) == {P1: [4, 5, 6, 7, 8, 9]}
+
+
+async def test_single_records_taken_before_a_seek_are_dropped_in_mid_delivery() -> None:
+    consumer, _ = await ready(EVENTS)
+    delivering = consumer.getmany(0)
+    await anext(delivering)
+    await consumer.seek_wait({EVENTS: 7})
+    assert [message async for _, message in delivering] == []
+    assert await fetched(consumer) == {EVENTS: [7, 8, 9]}
+
+
+async def test_returning_to_what_is_committed_starts_again_where_nothing_is() -> None:
+    consumer, kafka = await ready(P0, P1)
+    kafka.committed[P0] = 6
+    delivering = consumer.getmany(0)
+    await anext(delivering)
+    await consumer.perform_seek()
+    assert [tp async for tp, _ in delivering] == []
+    assert await fetched(consumer) == {P0: [6, 7, 8, 9], P1: WHOLE}
+
+
+async def test_what_is_delivered_after_a_seek_is_not_forgotten_with_what_was_before_it() -> None:
+    consumer, kafka = await ready(P0)
+    taken_meanwhile: list[Any] = []
+    kafka.before_answer = lambda: taken_meanwhile.append(consumer.wanted(kafka.partitions))
+    await consumer.perform_seek()
+    assert taken_meanwhile == [set()], "while a seek is under way nothing is taken"
+    assert consumer.wanted(kafka.partitions) == {P0}
+    await fetched(consumer)
+    assert consumer.ledger.in_flight(P0) == 1
+
+
+async def test_batches_of_an_assignment_that_was_not_sought_are_not_wanted() -> None:
+    consumer, kafka = consumer_of(P0, EVENTS)
+    assert await fetched(consumer) == {EVENTS: WHOLE}
+    await consumer.perform_seek()
+    assert await fetched(consumer) == {P0: WHOLE, EVENTS: WHOLE}
+    kafka.assign(P0, EVENTS)
+    assert await fetched(consumer) == {EVENTS: WHOLE}
+
+
+async def test_a_seek_that_another_assignment_overtakes_says_so_and_opens_nothing() -> None:
+    consumer, kafka = consumer_of(P0)
+    kafka.before_answer = lambda: kafka.assign(P0, P1)
+    with pytest.raises(IllegalStateError):
+        await consumer.perform_seek()
+    assert await fetched(consumer) == {}
+
+
+async def test_committed_offsets_that_do_not_come_are_an_error() -> None:
+    consumer, kafka = consumer_of(P0)
+    consumer.app.conf.broker_request_timeout = 0.01
+
+    async def never(tps: Any) -> Any:
+        await asyncio.Event().wait()
+
+    kafka.fetch_committed_offsets = never  # type: ignore[method-assign]
+    with pytest.raises(BrokerError, match="could not be read"):
+        await consumer.perform_seek()
+
+
+async def test_what_was_taken_of_a_revoked_partition_is_dropped_even_if_the_flow_goes_on() -> None:
+    consumer, _ = await ready(P0, P1)
+    delivering = consumer.getmany(0)
+    await anext(delivering)
+    consumer.new_epochs({P0, P1})  # which a revocation ends with
+    assert [tp async for tp, _ in delivering] == []
+
+
+async def test_nothing_is_delivered_while_the_flow_is_stopped() -> None:
+    consumer, _ = await ready(P0, P1)
+    delivering = consumer.getmany(0)
+    await anext(delivering)
+    consumer.stop_flow()
+    assert [tp async for tp, _ in delivering] == []
+    assert consumer.ledger.idle(), "the batch that no agent got is not waited for"
+
+
+async def test_a_worker_that_leaves_takes_no_more_batches() -> None:
+    consumer, _ = await ready(P0, EVENTS)
+    consumer.transport.draining = True
+    assert await fetched(consumer) == {EVENTS: WHOLE}
+
+
+async def test_a_closed_valve_leaves_records_where_they_are() -> None:
+    consumer, kafka = await ready(P0, P1)
+    consumer.transport.is_open = lambda tp: tp != P0
+    assert await fetched(consumer) == {P1: WHOLE}
+    assert kafka.partitions[P0]._position == 0
+    consumer.transport.is_open = lambda tp: True
+    assert await fetched(consumer) == {P0: WHOLE}
+
+
+async def test_faust_reads_on_below_the_offset_it_read_last() -> None:
+    consumer, _ = await ready(P0, EVENTS)
+    # A batch that was on its way into its stream when its partition was sought back.
+    consumer._read_offset[P0] = consumer._read_offset[EVENTS] = 9
+    assert consumer._read_offset[P0] is None
+    assert consumer._read_offset[EVENTS] == 9
+
+
+@pytest.mark.parametrize(
+    ("position", "end", "taken", "taking", "answer"),
+    [
+        (10, 10, 9, False, True),
+        (12, 12, 9, False, True),  # the marker of a transaction is behind the last record
+        (10, 12, 9, False, False),  # there is more to fetch
+        (10, 10, 9, True, False),  # something is being taken, and the position is past it already
+        (20, 20, 19, False, False),  # something was taken and is on its way
+        (10, None, 9, False, False),  # the broker has not told yet
+        (None, 10, 9, False, False),  # being sought
+    ],
+)
+async def test_caught_up_is_when_nothing_is_left_to_read_or_on_its_way(
+    position: int | None, end: int | None, taken: int, taking: bool, answer: bool
+) -> None:
+    consumer, kafka = await ready(P0)
+    kafka.partitions[P0]._position, kafka.partitions[P0].lso = position, end
+    consumer.taken[P0], consumer.taking = taken, taking
+    assert consumer.caught_up(P0, 9) is answer
+
+
+async def test_a_partition_of_somebody_else_is_never_caught_up() -> None:
+    consumer, _ = await ready(P0)
+    assert not consumer.caught_up(P1, 9)
+
+
+async def test_a_fetch_tells_what_it_took_and_a_seek_takes_that_back() -> None:
+    consumer, _ = await ready(P0)
+    await fetched(consumer)
+    assert consumer.caught_up(P0, 9)
+    assert not consumer.caught_up(P0, 8)
+    await consumer.seek(P0, 5)
+    assert not consumer.caught_up(P0, 9), "there is something to take again"
+
+
+async def test_only_acknowledged_batches_are_offered_for_commit() -> None:
+    consumer, _ = await ready(P0, P1, EVENTS)
+    batches = [message.value async for tp, message in consumer.getmany(0) if tp.topic == "ticks"]
+    batches[0].ack()
+    assert [tp for tp in consumer._filter_tps_with_pending_acks() if tp.topic == "ticks"] == [P0]
+    assert consumer._new_offset(P0) == 10
+    assert consumer._new_offset(P1) is None
+    assert list(consumer._filter_tps_with_pending_acks({"other"})) == []
+
+
+async def test_finishing_commits_what_was_acknowledged_while_another_commit_was_under_way() -> None:
+    consumer, _ = await ready(P0)
+    committed: list[dict[TP, int]] = []
+
+    async def commit(offsets: dict[TP, int]) -> bool:
+        committed.append(offsets)
+        return True
+
+    async def nothing() -> None: ...
+
+    consumer._thread.commit = commit
+    consumer._commit_fut = under_way = asyncio.get_running_loop().create_future()
+    async for _, message in consumer.getmany(0):
+        message.value.ack()
+    finishing = asyncio.ensure_future(finish(consumer.app, nothing, 1))
+    await asyncio.sleep(0.02)
+    consumer._commit_fut = None
+    under_way.set_result(None)
+    await finishing
+    assert committed == [{P0: 10}]
