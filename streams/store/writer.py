@@ -180,7 +180,7 @@ class StoreWriter:
                 type=bar.type,
                 start_ns=bar.start_ns,
                 source=source,
-                hint="its bars are stored from another partition: key ticks by instrument, one partition each",
+                hint="its bars are stored from another partition: key ticks by instrument",
             )
         detail = (
             f"{bar.instrument} {bar.type} start_ns={bar.start_ns}: stored from another source than {source}"
