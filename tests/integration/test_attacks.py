@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from test_run import BASE, HEADER, balanced, csv_file, stored
 
 from support.cli import tidegate
 from support.kafka import TestTopics
 from support.wait import until
 from support.workers import OWN_TOPICS, environment
-from test_run import BASE, HEADER, balanced, csv_file, stored
 
 SUSPENDED_S = 8.0
 """Longer than the session timeout of a run on the embedded broker."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import time
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from schemas.dead_letter import HEADER, decode_dead_letter
-from streams.store.base import BarQuery, open_store
 from support import oracle
+from support.bars import stored_at
 from support.kafka import TestTopics
 from support.wait import until
 from support.workers import Group, Worker, wait_assigned
@@ -111,7 +109,7 @@ def test_each_bad_record_is_dead_lettered_and_its_neighbours_bars_are_untouched(
         assert value == original, name
         found[name] = letter.reason.value
     assert found == {name: reason for name, (_, reason) in BAD.items()}
-    assert _stored(store) == expected
+    assert stored_at(store) == expected
 
 
 def _read(bootstrap: str, topic: str, count: int) -> list[tuple[bytes | None, bytes]]:
@@ -133,21 +131,3 @@ def _read(bootstrap: str, topic: str, count: int) -> list[tuple[bytes | None, by
         return letters
     finally:
         consumer.close()
-
-
-def _stored(url: str) -> dict[oracle.Key, oracle.Content]:
-    async def read() -> dict[oracle.Key, oracle.Content]:
-        store = open_store(url, read_only=True)
-        await store.open()
-        try:
-            return {
-                (b.instrument, b.type, b.start_ns): oracle.Content(
-                    *map(Decimal, (b.open, b.high, b.low, b.close, b.volume)), b.trade_count
-                )
-                async for some in store.read(BarQuery())
-                for b in some
-            }
-        finally:
-            await store.close()
-
-    return asyncio.run(read())

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 import aiokafka
@@ -25,8 +23,8 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from schemas.errors import BrokerError
 from streams.broker import cluster, faust_credentials
 from streams.settings import Settings
-from streams.store.base import BarQuery, open_store
 from support import oracle, tiers
+from support.bars import stored_at
 from support.certificates import Authority, Pair
 from support.cli import assert_one_clear_line, tidegate
 from support.kafka import Kafka, running_kafka
@@ -172,7 +170,7 @@ def test_topics_are_made_ticks_published_and_bars_stored(secured: Secured, kind:
     assert replayed["published"] == len(ticks)
     assert fed["published"] > 0
     assert PASSWORD not in worker.log.read_text()
-    stored = _stored(store)
+    stored = stored_at(store)
     assert {key: bar for key, bar in stored.items() if key[0] == "TIDE"} == expected
     assert any(key[0].startswith("SIM:") for key in stored)
 
@@ -184,24 +182,6 @@ def _line(number: int, tick: oracle.Tick) -> str:
 
 def _committed(group: Group, topic: str) -> list[int]:
     return [max(0, offset) for offset in group.committed(topic)]
-
-
-def _stored(url: str) -> dict[oracle.Key, oracle.Content]:
-    async def read() -> dict[oracle.Key, oracle.Content]:
-        store = open_store(url, read_only=True)
-        await store.open()
-        try:
-            return {
-                (b.instrument, b.type, b.start_ns): oracle.Content(
-                    *map(Decimal, (b.open, b.high, b.low, b.close, b.volume)), b.trade_count
-                )
-                async for some in store.read(BarQuery())
-                for b in some
-            }
-        finally:
-            await store.close()
-
-    return asyncio.run(read())
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,10 @@ def test_a_resume_takes_effect_at_once_beside_an_idle_topic(
         p = i % 4
         produce(crew.bootstrap, topic, 10, partitions=[p])
         until(lambda p=p: worker.look(topic)[p]["buffered"], 5, "records are fetched")
-        # These are fetched only after the resume, when a fetch of idle partitions is under way.
+        # Only when they have waited for a tenth of a second are others fetched. So what comes now is
+        # fetched after the resume, behind a fetch of idle partitions that is under way.
+        buffered = time.monotonic()
+        until(lambda t=buffered: time.monotonic() > t + 0.3, 1, "idle partitions are being fetched")
         produce(crew.bootstrap, topic, 10, partitions=[p])
         before = len(crew.took(topic, p))
         opened = worker.ordered("scaled", "scale", partitions=[p], scale=1)["at"]

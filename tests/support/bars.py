@@ -6,10 +6,12 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
 
+from streams.store.base import BarQuery, open_store
 from support.oracle import Content, Key
 from support.wait import until
 
@@ -47,6 +49,26 @@ def stored(dsn: str) -> dict[Key, Content]:
     except asyncpg.UndefinedTableError:
         return {}
     return {(row[0], row[1], row[2]): Content(*row[3:9]) for row in rows}
+
+
+def stored_at(url: str) -> dict[Key, Content]:
+    """All bars of any store, through its own reader."""
+
+    async def read() -> dict[Key, Content]:
+        store = open_store(url, read_only=True)
+        await store.open()
+        try:
+            return {
+                (b.instrument, b.type, b.start_ns): Content(
+                    *map(Decimal, (b.open, b.high, b.low, b.close, b.volume)), b.trade_count
+                )
+                async for some in store.read(BarQuery())
+                for b in some
+            }
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
 
 
 def wait_stored(dsn: str, expected: dict[Key, Content], timeout_s: float) -> None:
