@@ -15,7 +15,7 @@ from schemas.errors import BadBar, StoreError, StoreUnavailable
 from streams.store.base import BarQuery, Store, open_store
 from support.bars import execute, schema
 from support.postgres import Postgres
-from support.store_contract import START_NS, FreshStore, StoreContract, a_bar, opened, rows
+from support.store_contract import START_NS, FreshStore, a_bar, opened, rows, store_contract
 
 SECOND_NS = 10**9
 
@@ -40,7 +40,7 @@ def fresh(dsn: str) -> FreshStore:
     return make
 
 
-class TestPostgresStore(StoreContract):
+class TestPostgresStore(store_contract()):  # type: ignore[misc]
     """The contract, on a server."""
 
 

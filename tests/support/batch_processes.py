@@ -65,6 +65,7 @@ class Process:
     def __init__(self, folder: Path, name: str, job: Job) -> None:
         self.name = name
         self._heard: list[dict[str, Any]] = []
+        self._runs: defaultdict[tuple[str, str, int], list[list[int]]] = defaultdict(list)
         self._offsets: defaultdict[tuple[str, str, int], list[int]] = defaultdict(list)
         self._read_to = 0
         self._lock = threading.Lock()
@@ -93,7 +94,10 @@ class Process:
         """The offsets it took or acked, in order."""
         with self._lock:
             self._listen()
-            return self._offsets[kind, topic, partition].copy()
+            offsets = self._offsets[kind, topic, partition]
+            for first, last in self._runs.pop((kind, topic, partition), ()):
+                offsets.extend(range(first, last + 1))
+            return offsets.copy()
 
     def _listen(self) -> None:
         with self._log.open("rb") as log:
@@ -104,8 +108,8 @@ class Process:
                 self._read_to += len(line)
                 entry = json.loads(line)
                 self._heard.append(entry)
-                for first, last in entry.get("ranges", ()):
-                    self._offsets[entry["kind"], *entry["tp"]].extend(range(first, last + 1))
+                if "ranges" in entry:
+                    self._runs[entry["kind"], *entry["tp"]].extend(entry["ranges"])
 
     def order(self, do: str, **values: Any) -> None:
         """Tell it to do something."""

@@ -56,7 +56,7 @@ class Job:
     recover_s: float = 0.0
     """How long an assignment takes to recover before anything may be fetched."""
     early_resume: bool = False
-    """Resumes the flow of a new assignment before that, as Faust does when one rebalance follows another."""
+    """Resumes a new assignment before that. Faust may, when one rebalance follows another."""
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))
@@ -202,6 +202,7 @@ class Worker:
                 "position": position,
                 "buffered": tp in inner._fetcher._records,
                 "in_flight": consumer.ledger.in_flight(tp),
+                "committable": consumer.ledger.committable(tp),
                 "caught_up": consumer.caught_up(tp, position - 1),
             }
         return {"partitions": looks, "generation": inner._coordinator.generation}

@@ -15,7 +15,7 @@ import pytest
 from schemas.errors import StoreError, StoreInUse
 from schemas.fixed import TURNOVER_SCALE, render
 from streams.store.base import BarQuery, Store, open_store
-from support.store_contract import FreshStore, StoreContract, a_bar, opened, rows
+from support.store_contract import FreshStore, a_bar, opened, rows, store_contract
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def fresh(tmp_path: Path) -> FreshStore:
     return make
 
 
-class TestDuckStore(StoreContract):
+class TestDuckStore(store_contract()):  # type: ignore[misc]
     """The contract, on files."""
 
 
