@@ -30,6 +30,9 @@ from streams.sources import MAX_LINE_BYTES, Keyer, Source, guess_feed
 #: Refused and dead-lettered lines that are told one by one; the rest is counted.
 TELL = 5
 
+#: Nobody waits for single bars here, and every transaction has its price.
+LINGER_NS = 300 * 10**6
+
 
 @click.command("run")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
@@ -119,13 +122,18 @@ def _tick_topic(feed: str, options: dict[str, Any]) -> TickTopic:
 
 
 def _source_label(names: tuple[str, ...]) -> str:
-    """The source that bars name: the same for the same files, so that a second run changes nothing."""
-    paths = ["-" if name == "-" else str(Path(name).resolve()) for name in names]
-    if "-" in paths:
-        return f"run:stdin:{time.time_ns()}"
-    if len(paths) == 1:
-        return f"run:{paths[0]}"
-    return f"run:{hashlib.sha256(chr(0).join(paths).encode()).hexdigest()[:16]}"
+    """The source that bars name: the same for the same content, so that a second run changes nothing.
+
+    Of an edited file the store refuses the bars that it holds already, rather than mix the two.
+    """
+    if "-" in names:
+        return f"run:stdin#{time.time_ns()}"
+    digest = hashlib.sha256()
+    for name in names:
+        with Path(name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    more = f"+{len(names) - 1}" if names[1:] else ""
+    return f"run:{Path(names[0]).name}{more}#{digest.hexdigest()[:16]}"
 
 
 async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict[str, Any]) -> dict[str, Any]:
@@ -135,11 +143,19 @@ async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict
     with contextlib.ExitStack() as stack:
         refused = _Refused(stack, options["dead_letters"])
         progress = stack.enter_context(FileProgress(sources, "ticks"))
-        async with whole_loop(roles, tick, broker=options["broker"], store_url=options["store"]) as loop:
+        async with whole_loop(
+            roles, tick, broker=options["broker"], store_url=options["store"], write_linger=LINGER_NS
+        ) as loop:
             loop.bars.pipeline.on_dead_letter = refused.dead_letter
             await _publish(loop, sources, Keyer(tick.feed, tick.venue), refused, progress)
             await loop.finish(lambda: progress.update(loop.applied, "storing"))
             seconds = time.monotonic() - loop.started
+        if loop.store.writer.dead_lettered:
+            click.echo(
+                f"{loop.store.writer.dead_lettered:,} bars were refused by the store: it holds them from another "
+                "source, such as an earlier version of the file; name another one with --store",
+                err=True,
+            )
         return summarise(loop, refused.lines, seconds)
 
 

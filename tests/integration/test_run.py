@@ -164,6 +164,16 @@ def test_a_line_that_no_record_can_hold_is_refused_with_file_and_line(tmp_path: 
     assert (found["ticks_read"], found["refused_lines"], found["bars"]) == (4, 1, {"1s": 4})
 
 
+def test_bars_of_an_edited_file_are_refused_by_the_store_that_holds_the_old_ones(tmp_path: Path) -> None:
+    rows = [f"A,{BASE + i},,{price},1,{i},buy," for i, price in enumerate((1, 999, 1))]
+    summary(csv_file(tmp_path / "t.csv", rows), "--bars", "1s", cwd=tmp_path)
+    csv_file(tmp_path / "t.csv", rows[::2])
+    done = tidegate("run", "t.csv", "--bars", "1s", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "earlier version of the file" in done.stderr.decode()
+    assert stored(tmp_path, "1s", "A")[BASE].high == 999
+
+
 def test_the_widest_numbers_come_out_as_they_went_in(tmp_path: Path) -> None:
     wide, tiny = "999999999999999999.999999999999999999", "0.000000000000000001"
     rows = [f"A,{BASE},,{wide},{wide},1,buy,", f"A,{BASE + 1},,{tiny},{tiny},2,sell,"]
