@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     hysteresis: float = 0.1
     heartbeat: DurationNs = Field(10**9, gt=0, description="how often feedback is repeated")
     feedback_ttl: DurationNs = Field(10 * 10**9, gt=0, description="after this a silent store counts no more")
-    checkpoint: DurationNs = Field(200 * 10**6, gt=0, description="how often offsets become committable")
+    checkpoint: DurationNs = Field(10**9, gt=0, description="how often offsets become committable")
     session_timeout: DurationNs = Field(30 * 10**9, gt=0)
     drain_timeout: DurationNs = Field(20 * 10**9, gt=0, description="how long a stop may take to drain")
     health_file: Path | None = Field(None, description="touched every second while the worker is alive")
