@@ -71,9 +71,8 @@ def test_only_the_partitions_of_the_stalled_store_stop_and_nothing_is_lost(
 
             # Positions, not flags: what the group has committed stands still where the store stalls,
             # and moves on at the rate of the producer where it does not.
-            still = until(
-                lambda: _settled(bars_group, ticks_topic, hit), 10, "positions of paused partitions settle"
-            )
+            settled = _Settled(bars_group, ticks_topic, hit)
+            still = until(settled, 15, "positions of paused partitions settle", every_s=0.2)
             before = bars_group.committed(ticks_topic)
             target = len(load.sent) + 3 * TICKS_PER_S
             until(lambda: len(load.sent) >= target, 10, "three more seconds of ticks")
@@ -115,11 +114,16 @@ def _paused(worker: Worker) -> set[int]:
     return {partition for partition, event in latest.items() if event == "partition.paused"}
 
 
-def _settled(group: Group, topic: str, partitions: set[int]) -> list[int] | None:
-    """The committed offsets once they stay the same from one look to the next but one."""
-    looks = []
-    for _ in range(3):
-        committed = group.committed(topic)
-        looks.append([committed[p] for p in sorted(partitions)])
-        time.sleep(0.25)
-    return looks[0] if looks[0] == looks[1] == looks[2] else None
+class _Settled:
+    """Positions that stay the same for longer than a checkpoint and a commit may take."""
+
+    def __init__(self, group: Group, topic: str, partitions: set[int]) -> None:
+        self._look = lambda: [group.committed(topic)[p] for p in sorted(partitions)]
+        self._last: list[int] = []
+        self._since = 0.0
+
+    def __call__(self) -> list[int] | None:
+        positions = self._look()
+        if positions != self._last:
+            self._last, self._since = positions, time.monotonic()
+        return positions if time.monotonic() - self._since > 3.0 else None
