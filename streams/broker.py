@@ -140,7 +140,7 @@ def _hint(code: int, said: str) -> str:
         )
     if "alert" in said:
         return "the broker refuses this client's certificate, or wants one: check ssl_certfile"
-    if code == KafkaError._SSL or "SSL handshake failed" in said:
+    if code == KafkaError._SSL or "SSL " in said:  # a handshake that failed, or was hung up on
         return "is this the broker's TLS port? check security_protocol and --broker"
     return "is it running, and is --broker (TIDEGATE_BROKER) right?"
 

@@ -125,8 +125,10 @@ def _count(dsn: str, instrument: str, bar_type: str) -> int:
     return sum(key[:2] == (instrument, bar_type) for key in stored(dsn))
 
 
-def test_three_workers_share_the_four_partitions(market: Market) -> None:
-    assert sorted(map(len, market.shares)) == [1, 1, 2]
+def test_three_workers_hold_the_four_partitions_and_none_more_than_two(market: Market) -> None:
+    # Which of the two depends on who joins first: Faust's assignor moves no more than it must.
+    assert sorted(map(len, market.shares)) in ([1, 1, 2], [0, 2, 2])
+    assert set().union(*market.shares) == {0, 1, 2, 3}
 
 
 def test_kraken_trades_give_the_273_whole_minutes_that_kraken_published(market: Market) -> None:
