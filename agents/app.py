@@ -19,13 +19,16 @@ from agents.rate_controller import rate_controller_agent
 from agents.store import store_agent
 from streams.app import App, assigned, build_app, every, finish
 from streams.broker import check_topics, confluent_config
-from streams.changelog import read_rows
+from streams.fenced import FencedProducer
 from streams.flow.controller import RateController
 from streams.flow.feedback import FeedbackPublisher
 from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
+from streams.gaps import TickGaps, bars_gap
+from streams.outlet import Outlet, Unfenced
 from streams.pipeline import BarsPipeline
 from streams.producer import BarrierProducer
+from streams.recovery import take_over
 from streams.settings import Role, Settings, load_settings
 from streams.store.base import Store, open_store
 from streams.store.writer import StoreWriter
@@ -63,13 +66,23 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
     app = build_app(settings, "bars", tick_names | {topics.feedback})
     producer = BarrierProducer(confluent_config(settings))
     valve = Valve()
+
+    def outlet(partition: int) -> Outlet:
+        if not keep_state:
+            return Unfenced(producer)
+        # The id is that of what is guarded: two groups that write the same state fence each other.
+        return FencedProducer(
+            confluent_config(settings), f"{topics.state}-{partition}", settings.transaction_s
+        )
+
     pipeline = BarsPipeline(
         settings.ticks,
         topics,
-        producer,
+        outlet,
         caught_up=lambda tp, offset: valve.scale(tp.partition) >= 1 and app.consumer.caught_up(tp, offset),
         pace=pace,
         keep_state=keep_state,
+        checkpoint_bytes=settings.checkpoint_bytes,
     )
     throttle = Throttle(
         valve,
@@ -79,6 +92,9 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         provider=settings.group,
     )
     app.transport.is_open = lambda tp: tp.topic not in tick_names or valve.is_open(tp.partition)
+    app.transport.start_of = lambda tp: None if (at := pipeline.position(tp)) < 0 else at + 1
+    app.transport.on_gap = TickGaps(settings.ticks).leap
+    pipeline.on_lost = lambda partition: app.give_up(TP(name, partition) for name in tick_names)
     valve.on_change = lambda: app.consumer.wake()
     bars_agent(app, sorted(tick_names), pipeline)
     rate_controller_agent(app, topics.feedback, throttle)
@@ -94,6 +110,7 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         await finish(app, pipeline.checkpoint, settings.drain_timeout / 1e9)
 
     async def close() -> None:
+        await pipeline.release()
         await producer.close()
 
     async def on_assigned(sender: Any, now_assigned: set[TP], **kwargs: Any) -> None:
@@ -112,15 +129,11 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
 
     async def recover(sender: Any, **kwargs: Any) -> None:
         if keep_state:
-            states = await read_rows(settings, topics.state, assigned(app, tick_names))
-            for tp, rows in states.items():
-                pipeline.restore(tp, rows)
-                log.info("state.recovered", partition=f"{tp.topic}[{tp.partition}]", rows=len(rows))
+            await take_over(settings, topics.state, pipeline, assigned(app, tick_names))
 
     async def on_revoked(sender: Any, revoked: set[TP], **kwargs: Any) -> None:
-        gone = {tp for tp in revoked if tp.topic in tick_names}
         await finish(app, pipeline.checkpoint, settings.session_timeout / 1e9 / 3)
-        pipeline.revoke(gone)
+        await pipeline.release()
 
     app.startup.append(preflight)
     app.drain.append(drain)
@@ -134,11 +147,21 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
     return BarsRole(app, pipeline, throttle, valve)
 
 
-def store_role(settings: Settings, *, store: Store | None = None) -> StoreRole:
-    """The store agent, its queue, its writer and its feedback."""
+def store_role(
+    settings: Settings, *, store: Store | None = None, patience_s: float | None = None
+) -> StoreRole:
+    """The store agent, its queue, its writer and its feedback.
+
+    A database that is away is waited for, for `patience_s` where that is given: then it must be there at
+    the start.
+    """
     topics = Topics(settings.topic_prefix)
-    store = store or open_store(settings.store.get_secret_value())
+    store = store or open_store(settings.store.get_secret_value(), timeout_s=settings.store_timeout / 1e9)
     app = build_app(settings, "store", frozenset({topics.bars}))
+    if settings.delivery == "at_least_once":
+        # A bar is what it is whether or not its transaction succeeds: what it takes back comes again.
+        app.transport.isolation_level = "read_uncommitted"
+    app.transport.on_gap = bars_gap
     producer = BarrierProducer(confluent_config(settings))
     writer = StoreWriter(
         store,
@@ -148,6 +171,7 @@ def store_role(settings: Settings, *, store: Store | None = None) -> StoreRole:
         write_batch=settings.write_batch,
         linger_s=settings.write_linger / 1e9,
         thresholds=settings.thresholds,
+        patience_s=patience_s,
         on_level=lambda: publisher.level_changed(),
     )
     publisher = FeedbackPublisher(
@@ -155,7 +179,6 @@ def store_role(settings: Settings, *, store: Store | None = None) -> StoreRole:
         producer,
         topics.feedback,
         coordinator_id=f"{socket.gethostname()}:{os.getpid()}",
-        partitions=lambda: sorted(tp.partition for tp in assigned(app, [topics.bars])),
         heartbeat_s=settings.heartbeat / 1e9,
     )
     store_agent(app, topics.bars, writer)
@@ -163,17 +186,20 @@ def store_role(settings: Settings, *, store: Store | None = None) -> StoreRole:
     async def preflight() -> None:
         own = (topics.bars, topics.dead_letters, topics.feedback)
         await check_topics(settings, own, own)
-        await store.open()
+        await writer.open()
 
     async def drain() -> None:
         await finish(app, _nothing, settings.drain_timeout / 1e9)
+        await publisher.leave()
 
     async def close() -> None:
         await producer.close()
         await store.close()
 
     async def on_assigned(sender: Any, now_assigned: set[TP], **kwargs: Any) -> None:
-        log.info("store.assigned", partitions=sorted(tp.partition for tp in now_assigned))
+        owned = sorted(tp.partition for tp in now_assigned if tp.topic == topics.bars)
+        log.info("store.assigned", partitions=owned)
+        await publisher.own(owned)
 
     async def on_revoked(sender: Any, revoked: set[TP], **kwargs: Any) -> None:
         await finish(app, _nothing, settings.session_timeout / 1e9 / 3)

@@ -37,6 +37,11 @@ class Reason(StrEnum):
     conflict = "conflict"
     """A bar that is stored already, made of the ticks of another topic or partition."""
 
+    @property
+    def is_of_one_trade(self) -> bool:
+        """Whether it says something of one trade in a record, of which others may have counted."""
+        return self in (Reason.future, Reason.late)
+
 
 class DeadLetter(msgspec.Struct, gc=False, kw_only=True):
     """The metadata of one refused tick or bar."""
@@ -49,7 +54,13 @@ class DeadLetter(msgspec.Struct, gc=False, kw_only=True):
     index: Natural = 0
     timestamp_ms: int | None = None
     source: str | None = None
+    replayed: str | None = None
     ts: float
+
+    @property
+    def origin(self) -> str:
+        """Where the refused record is, for people: topic[partition]@offset#index."""
+        return f"{place(self.topic, self.partition, self.offset)}#{self.index}"
 
 
 class DeadLetterModel(Contract):
@@ -68,7 +79,16 @@ class DeadLetterModel(Contract):
     index: Natural = Field(0, description="Which trade inside the record; 0 is the first, or all of it.")
     timestamp_ms: int | None = Field(None, description="The record's own timestamp, ms since the epoch.")
     source: str | None = Field(None, description='"file:line" when it was read from a file.')
+    replayed: str | None = Field(
+        None,
+        description="topic[partition]@offset of the replay that was refused; the rest tells of the original.",
+    )
     ts: Finite = Field(description="When it was refused, seconds since the epoch.")
+
+
+def place(topic: str, partition: int, offset: int) -> str:
+    """Where a record is, as people read and write it."""
+    return f"{topic}[{partition}]@{offset}"
 
 
 _encode = msgspec.json.Encoder().encode

@@ -4,13 +4,17 @@ TidegateError
 ├── BadTick                 a tick record cannot be used; it becomes a dead letter
 ├── BadRecord               a bar, feedback, rate or dead-letter record cannot be read
 ├── ConfigError             the settings or topics.toml contradict themselves or the cluster
-├── StateError              a row of the state topic cannot be read, or does not fit the settings
+├── StateError              a row of the state topic cannot be read, or does not fit the settings or the log
 ├── SourceError             a file to be replayed cannot be read, at a line
 ├── BrokerError             Kafka refused, or is not there
-│   └── ProduceError        a record was not acknowledged
+│   ├── ProduceError        a record was not acknowledged
+│   │   └── LaneLost        a partition's transaction was fenced or given up
+│   └── RecordsLost         the broker deleted records before they were read
 └── StoreError              the database refused
-    ├── StoreInUse          another process has the file open
+    ├── StoreRefused        credentials, rights, its table: people can mend it, waiting alone cannot
+    │   └── StoreInUse      another process has the file open
     ├── StoreUnavailable    not reachable right now; retriable
+    │   └── StoreTooSlow    a write took too long; fewer bars may pass
     └── BadBar              this bar does not fit the table; its neighbours may
 """
 
@@ -69,13 +73,28 @@ class ProduceError(BrokerError):
     """A record was not acknowledged, so nothing that depends on it may be committed."""
 
 
+class LaneLost(ProduceError):
+    """A partition's transaction was fenced by a newer owner, or given up: nothing since the last one counts.
+
+    Nothing is lost with it: whoever owns the partition makes the same again from the last checkpoint.
+    """
+
+
+class RecordsLost(BrokerError):
+    """Records are gone from the log before they were read; the message says which."""
+
+
 class StoreError(TidegateError):
     """The database refused. `retriable` says whether the same write may succeed later."""
 
     retriable: ClassVar[bool] = False
 
 
-class StoreInUse(StoreError):
+class StoreRefused(StoreError):
+    """The database is not as it must be. An error at the start; who has written to it waits to have it back."""
+
+
+class StoreInUse(StoreRefused):
     """Another process has the database file open."""
 
 
@@ -83,6 +102,10 @@ class StoreUnavailable(StoreError):
     """The database cannot be reached, or cannot take this write right now."""
 
     retriable: ClassVar[bool] = True
+
+
+class StoreTooSlow(StoreUnavailable):
+    """A write was given up as it took too long, or too much memory: with fewer bars it may pass."""
 
 
 class BadBar(StoreError):

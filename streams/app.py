@@ -81,6 +81,14 @@ class App(faust.App):  # type: ignore[misc]
         await super().on_shutdown()
         await self.clean_up()
 
+    def give_up(self, tps: Iterable[TP]) -> None:
+        """Have the group share its partitions anew, because these cannot be worked on as things are.
+
+        What was taken of them is never acknowledged; whoever gets them reads it again.
+        """
+        self.consumer.ledger.forget(tps)
+        self.consumer.rejoin()
+
     async def leave(self, timeout_s: float = 5.0) -> None:
         """Leave after a crash: end the agents, which their supervisors would start anew, and the consumer."""
         for other in self._children:

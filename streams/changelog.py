@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
 from schemas.errors import BrokerError
@@ -20,18 +20,15 @@ log = structlog.get_logger(__name__)
 #: How often a long recovery says how far it is.
 PROGRESS_S = 5.0
 
+#: Errors that librdkafka tells and mends by itself, if the broker comes back in time.
+_PASSING = frozenset(
+    {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
+)
 
-class Row(NamedTuple):
-    """A row to be written: None deletes it."""
 
-    tp: TP
-    name: str
-    value: bytes | None
-
-    @property
-    def key(self) -> bytes:
-        """The record key: a topic's name cannot hold the separator."""
-        return f"{self.tp.topic}|{self.name}".encode()
+def row_key(tp: TP, name: str) -> bytes:
+    """The record key of a row: a topic's name cannot hold the separator."""
+    return f"{tp.topic}|{name}".encode()
 
 
 async def read_rows(
@@ -42,6 +39,25 @@ async def read_rows(
     Raises `BrokerError` when the broker gives nothing for `timeout_s`.
     """
     return await asyncio.to_thread(_read, settings, topic, ticks, timeout_s) if ticks else {}
+
+
+async def log_ids(settings: Settings, topics: Iterable[str], timeout_s: float = 30.0) -> dict[str, str]:
+    """What the broker calls these topics: a topic that is deleted and made anew gets another id.
+
+    Brokers that give no ids give the empty string. Raises `BrokerError`.
+    """
+    return await asyncio.to_thread(_log_ids, settings, sorted(topics), timeout_s)
+
+
+def _log_ids(settings: Settings, topics: list[str], timeout_s: float) -> dict[str, str]:
+    admin = AdminClient(confluent_config(settings))
+    asked = admin.describe_topics(TopicCollection(topics), request_timeout=timeout_s)
+    try:
+        return {name: str(answer.result(timeout_s).topic_id or "") for name, answer in asked.items()}
+    except (KafkaException, TimeoutError) as exc:
+        raise BrokerError(f"the broker does not describe {', '.join(topics)}: {exc}") from None
+    finally:
+        del admin  # its threads must end before the process does
 
 
 def _read(
@@ -67,14 +83,14 @@ def _read(
         consumer.assign([TopicPartition(topic, partition, 0) for partition in pending])
         while pending:
             for message in consumer.consume(10_000, 0.05):
-                heard = time.monotonic()
                 error = message.error()
                 if error is None:
+                    heard = time.monotonic()
                     read += 1
                     _apply(states, message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     pending.discard(message.partition())
-                else:
+                elif error.code() not in _PASSING:
                     raise BrokerError(f"{topic}[{message.partition()}]: state cannot be read: {error.str()}")
             now = time.monotonic()
             if now - said > PROGRESS_S:

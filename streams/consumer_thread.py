@@ -13,7 +13,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiokafka
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -45,8 +50,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
-        # A record that its producer took back is no record.
-        consumer._isolation_level = "read_committed"
+        consumer._isolation_level = self.consumer.transport.isolation_level
+        # A position that the log does not hold is a loss to be told, not one to be passed over.
+        consumer._auto_offset_reset = "none"
         return consumer
 
     async def getmany(self, active_partitions: Any, timeout: float) -> Any:
@@ -89,9 +95,37 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             )
             for tp, of_partition in records.items():
                 taken[TP(tp.topic, tp.partition)] = of_partition[-1].offset
+        except NoOffsetForPartitionError:
+            records = {}  # told of a partition that has been sought since
+        except OffsetOutOfRangeError as exc:
+            records = {}
+            for tp, offset in exc.args[0].items():
+                await self._leap(consumer, tp, offset)
         finally:
             self.consumer.taking = False
         return Fetch(records, {tp: epochs[tp] for tp in records})
+
+    async def _leap(self, consumer: aiokafka.AIOKafkaConsumer, tp: Any, offset: int) -> None:
+        """Go on where the log does, if those who want its records can do without those that are gone."""
+        first, end = await consumer.beginning_offsets([tp]), await consumer.end_offsets([tp])
+        assignment = consumer._subscription.subscription.assignment
+        state = assignment and assignment.state_value(tp)
+        if state is None or not state.has_valid_position or state.position != offset:
+            return  # sought or revoked meanwhile
+        # The epoch stays: what was taken before is still to be delivered.
+        consumer.seek(
+            tp, self.consumer.transport.on_gap(TP(tp.topic, tp.partition), offset, first[tp], end[tp])
+        )
+
+    def rejoin(self) -> None:
+        """Have the group share its partitions anew. From any thread."""
+
+        def request() -> None:
+            if (consumer := self._consumer) is not None and consumer._coordinator is not None:
+                consumer._coordinator.request_rejoin()
+
+        with contextlib.suppress(RuntimeError):  # the thread has ended
+            self.thread_loop.call_soon_threadsafe(request)
 
     def wake(self) -> None:
         """Make a waiting fetch look again at which partitions are wanted. From any thread."""
@@ -117,9 +151,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         if subscription.assignment is not assignment:
             raise IllegalStateError("the partitions were assigned anew while they were sought")
         self._bump(assignment.tps)
-        for tp, committed in found.items():
-            consumer.seek(tp, committed.offset)
-        if fresh := assignment.tps - found.keys():
+        fresh = []
+        starts = {tp: self.consumer.transport.start_of(TP(tp.topic, tp.partition)) for tp in assignment.tps}
+        for tp, start in starts.items():
+            if start is None and tp in found:
+                start = found[tp].offset
+            if start is not None:
+                consumer.seek(tp, start)
+            else:
+                fresh.append(tp)
+        if fresh:
             await consumer.seek_to_beginning(*fresh)
         self.consumer.sought = assignment
         return {

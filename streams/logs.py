@@ -8,12 +8,23 @@ import sys
 import stamina.instrumentation
 import structlog
 
+from schemas.errors import TidegateError
+
 #: What the libraries below say at INFO is about themselves, not about the user's data.
 _LIBRARIES = {
     **dict.fromkeys(("faust", "mode", "aiokafka", "asyncio", "kafka"), logging.WARNING),
     # These warn of what is ordinary: a rebalance, a timer that ran late.
     **dict.fromkeys(("aiokafka.consumer.group_coordinator", "mode.timers"), logging.ERROR),
 }
+
+
+def _not_told_elsewhere(record: logging.LogRecord) -> bool:
+    """False for an error of ours that Faust passes on, with a traceback for each hand it goes through.
+
+    The command says it once, at its end.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, TidegateError) and record.name.startswith(("faust", "mode")))
 
 
 def configure(level: str = "INFO", *, json: bool | None = None) -> None:
@@ -45,6 +56,8 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    if level != "DEBUG":
+        handler.addFilter(_not_told_elsewhere)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

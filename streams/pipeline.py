@@ -4,173 +4,163 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from faust.types import TP
 
-from schemas.bar import Bar, bar_key, encode_bar
+from schemas.bar import Bar
 from schemas.codecs import get_codec
-from schemas.dead_letter import HEADER, DeadLetter, encode_dead_letter
+from schemas.dead_letter import DeadLetter
+from schemas.errors import LaneLost
 from streams.bars.engine import BarEngine
 from streams.bars.types import Counts, Record
 from streams.batch import Batch
-from streams.changelog import Row
-from streams.producer import BarrierProducer
+from streams.lane import Lane, Pace
+from streams.outlet import Outlet
 from streams.settings import TickTopic
 from streams.topics import Topics
 
 #: Record header that says where in a file a record came from, as ``file:line``.
 SOURCE_HEADER = "tidegate-source"
 
+#: A lane that is lost so often without having made anything durable will not be better the next time.
+_MANY_LOSSES = 5
+
 log = structlog.get_logger(__name__)
 
 
-class _Out(NamedTuple):
-    """A record to be produced."""
-
-    topic: str
-    partition: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]] | None
-
-
 class BarsPipeline:
-    """Applies batches to one `BarEngine` per tick partition and publishes what comes out.
+    """Applies batches to the `Lane` of their partition, one call of `process` at a time.
 
-    Contract: a batch is acknowledged (so that its offset may be committed) only after all that it
-    and its predecessors led to was acknowledged by the broker. `process` is called for one batch at
-    a time. Nothing is lost if it is cancelled: what an engine gave is kept until it was produced.
-
-    It does not decide when to fetch (`Valve`), nor what a bar is (`BarEngine`).
+    It does not decide when to fetch (`Valve`), nor what a bar is (`BarEngine`), nor when what came out
+    is durable (`Lane`). Without `keep_state` there is no other worker: nothing is read back or handed on.
     """
 
     def __init__(
         self,
         tick_topics: Iterable[TickTopic],
         topics: Topics,
-        producer: BarrierProducer,
+        outlet: Callable[[int], Outlet],
         *,
         caught_up: Callable[[TP, int], bool] = lambda tp, offset: True,
-        pace: Callable[[int, int], Any] | None = None,
+        pace: Pace | None = None,
         keep_state: bool = True,
+        checkpoint_bytes: int = 16 << 20,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.counts = Counts()
         self.published = 0
         self.on_applied: Callable[[int, int], None] = lambda partition, offset: None
         self.on_dead_letter: Callable[[Record, DeadLetter], None] = lambda record, letter: None
+        self.on_lost: Callable[[int], None] = lambda partition: None
+        """Called with the number of a partition that another worker has taken over, or whose transaction failed."""
         self._specs: Mapping[str, TickTopic] = {t.topic: t for t in tick_topics}
         self._topics = topics
-        self._producer = producer
+        self._outlet = outlet
         self._caught_up = caught_up
         self._pace = pace
-        self._clock = clock
-        self._engines: dict[TP, BarEngine] = {}
         self._keep_state = keep_state
-        self._rows: list[Row] = []
-        self._applied: list[Batch] = []
-        self._positions: dict[TP, int] = {}
-        self._outbox: deque[_Out] = deque()
+        self._checkpoint_bytes = checkpoint_bytes
+        self._clock = clock
+        self._lanes: dict[int, Lane] = {}
         self._homes: dict[str, TP] = {}
-        self._checkpoint_lock = asyncio.Lock()
+        self._losses = 0
 
     async def process(self, batch: Batch) -> None:
         """Apply one batch and hand its bars to the producer."""
-        engine = self._engine(batch.tp)
-        position = self._positions.get(batch.tp, -1)
-        records = batch.records
-        if batch.first_offset <= position:  # sought back, and the engine still has what it applied
-            records = [record for record in records if record.offset > position]
-        output = engine.apply(records, self._clock())
-        self._positions[batch.tp] = max(position, batch.last_offset)
+        lane = self._lane(batch.tp)
+        if lane is None:
+            return  # lost: it is never acknowledged, and its next owner reads it again
+        output = lane.apply(batch, self._clock())
         for name in Counts.__slots__:
             setattr(self.counts, name, getattr(self.counts, name) + getattr(output.counts, name))
-        self._queue(batch.tp, output.bars)
+        self._publish(lane, batch.tp, output.bars)
         for record, letter in output.dead:
-            self._bury(record, letter)
-        self._applied.append(batch)
+            for name, value in record.headers:
+                if name == SOURCE_HEADER and value is not None:
+                    letter.source = value.decode("utf-8", "replace")
+            self.on_dead_letter(record, letter)
+            lane.bury(record, letter)
         self.on_applied(batch.tp.partition, batch.last_offset)
-        await self._drain()
+        await self._guarded(lane, lane.drain)
 
     async def publish_idle(self) -> None:
         """Publish early what quiet instruments hold, where the partition is caught up."""
-        for tp, engine in list(self._engines.items()):
-            if self._caught_up(tp, self._positions.get(tp, -1)):
-                self._queue(tp, engine.idle(self._clock()))
-        await self._drain()
+        for lane in list(self._lanes.values()):
+            for tp, engine in lane.engines.items():
+                if self._caught_up(tp, engine.position):
+                    self._publish(lane, tp, engine.idle(self._clock()))
+            await self._guarded(lane, lane.drain)
 
     async def close(self) -> None:
         """The input has ended: publish every open bar as final."""
-        for tp, engine in self._engines.items():
-            self._queue(tp, engine.close())
-        await self._drain()
+        for lane in list(self._lanes.values()):
+            for tp, engine in lane.engines.items():
+                self._publish(lane, tp, engine.close())
         await self.checkpoint()
 
     async def checkpoint(self) -> None:
-        """Make what was applied so far durable, then acknowledge its batches.
+        """Make what was applied so far durable, then acknowledge its batches."""
+        await asyncio.gather(*(self._guarded(lane, lane.checkpoint) for lane in list(self._lanes.values())))
 
-        First the bars, then the state: state that is ahead of its bars would skip them after a
-        crash. What a cancelled checkpoint leaves, the next one takes up.
+    async def take_over(self, tps: Iterable[TP], log_ids: Mapping[str, str]) -> None:
+        """Become the owner of tick partitions, before their state is read. Raises `BrokerError`.
+
+        `log_ids` are what the broker calls the tick topics: offsets mean nothing in a topic made anew.
         """
-        async with self._checkpoint_lock:
-            await self._drain()
-            # One moment, without an await: the rows hold what these batches led to, and no more.
-            applied = list(self._applied)
-            if self._keep_state:
-                for tp, engine in self._engines.items():
-                    self._rows += [Row(tp, name, value) for name, value in engine.changed().items()]
-            rows = list(self._rows)
-            await self._producer.barrier()
-            if rows:
-                for row in rows:
-                    await self._producer.send(
-                        self._topics.state, row.value, key=row.key, partition=row.tp.partition
-                    )
-                await self._producer.barrier()
-                written = set(map(id, rows))
-                self._rows = [row for row in self._rows if id(row) not in written]
-            for batch in applied:
-                batch.ack()
-            self._applied = [batch for batch in self._applied if not batch.acked]
+        await self.release()
+        for tp in tps:
+            lane = self._lanes.get(tp.partition) or self._new_lane(tp.partition)
+            lane.engines[tp] = self._engine(tp, log_ids.get(tp.topic, ""))
+        await asyncio.gather(*(lane.outlet.open() for lane in self._lanes.values()))
 
     def restore(self, tp: TP, rows: Mapping[str, bytes]) -> None:
-        """Take over a partition with the state its last owner left. Raises `StateError`."""
-        self._engines.pop(tp, None)
-        self._engine(tp).restore(rows)
+        """Go on with the state that the last owner left. Raises `StateError`. From any thread."""
+        self._lanes[tp.partition].restore(tp, rows)
 
-    def revoke(self, tps: Iterable[TP]) -> None:
-        """Forget the partitions that went to another worker.
+    async def release(self) -> None:
+        """Give all partitions back: what is not durable is taken back, and made again by the next owner.
 
         Without state there is no other worker: they come back, and their engines go on.
         """
-        if not self._keep_state:
-            return
-        for tp in tps:
-            self._engines.pop(tp, None)
-            self._positions.pop(tp, None)
-        self._applied = [batch for batch in self._applied if batch.tp in self._engines]
-        self._rows = [row for row in self._rows if row.tp in self._engines]
-        self._homes = {name: tp for name, tp in self._homes.items() if tp in self._engines}
+        if self._keep_state:
+            lanes = list(self._lanes.values())
+            self._lanes.clear()
+            self._homes.clear()
+            await asyncio.gather(*(lane.outlet.close() for lane in lanes))
 
     def position(self, tp: TP) -> int:
         """The offset of the last record applied; -1 before the first."""
-        return self._positions.get(tp, -1)
+        lane = self._lanes.get(tp.partition)
+        engine = lane and lane.engines.get(tp)
+        return engine.position if engine else -1
 
-    def _engine(self, tp: TP) -> BarEngine:
-        engine = self._engines.get(tp)
-        if engine is None:
-            spec = self._specs[tp.topic]
-            engine = BarEngine(
-                spec.spec, get_codec(spec.feed, spec.venue), spec.source or tp.topic, tp.partition
-            )
-            self._engines[tp] = engine
-        return engine
+    def _lane(self, tp: TP) -> Lane | None:
+        lane = self._lanes.get(tp.partition)
+        if not self._keep_state:
+            lane = lane or self._new_lane(tp.partition)
+            if tp not in lane.engines:
+                lane.engines[tp] = self._engine(tp, "")
+        return lane
 
-    def _queue(self, tp: TP, bars: Iterable[Bar]) -> None:
+    def _new_lane(self, partition: int) -> Lane:
+        lane = self._lanes[partition] = Lane(
+            partition,
+            self._outlet(partition),
+            self._topics,
+            keep_state=self._keep_state,
+            pace=self._pace,
+            checkpoint_bytes=self._checkpoint_bytes,
+        )
+        return lane
+
+    def _engine(self, tp: TP, log_id: str) -> BarEngine:
+        spec = self._specs[tp.topic]
+        codec = get_codec(spec.feed, spec.venue)
+        return BarEngine(spec.spec, codec, spec.source or tp.topic, tp.partition, log_id)
+
+    def _publish(self, lane: Lane, tp: TP, bars: list[Bar]) -> None:
         for bar in bars:
             home = self._homes.setdefault(bar.instrument, tp)
             if home != tp:
@@ -182,28 +172,28 @@ class BarsPipeline:
                     before=f"{home.topic}[{home.partition}]",
                     hint="the store keeps the first and dead-letters the other; key ticks by instrument",
                 )
-            self.published += 1
-            self._outbox.append(_Out(self._topics.bars, tp.partition, bar_key(bar), encode_bar(bar), None))
+        self.published += len(bars)
+        lane.publish(bars)
 
-    def _bury(self, record: Record, letter: DeadLetter) -> None:
-        for name, value in record.headers:
-            if name == SOURCE_HEADER and value is not None:
-                letter.source = value.decode("utf-8", "replace")
-        self.on_dead_letter(record, letter)
-        headers = [*record.headers, (HEADER, encode_dead_letter(letter))]
-        self._outbox.append(
-            _Out(self._topics.dead_letters, letter.partition, record.key, record.value, headers)
-        )
-
-    async def _drain(self) -> None:
-        outbox, produce = self._outbox, self._producer.produce
-        while outbox:
-            out = outbox[0]
-            if self._pace is not None and out.topic == self._topics.bars:
-                await self._pace(out.partition, len(out.value or b""))
-                if not outbox or outbox[0] is not out:
-                    continue
-            if produce(out.topic, out.value, key=out.key, partition=out.partition, headers=out.headers):
-                outbox.popleft()
-            else:
-                await self._producer.room()
+    async def _guarded(self, lane: Lane, step: Callable[[], Awaitable[None]]) -> None:
+        """Run a step of a lane; a lane that is lost in it is dropped, and the worker goes on."""
+        try:
+            await step()
+            if lane.committed:
+                self._losses = 0
+        except LaneLost as lost:
+            if self._lanes.get(lane.partition) is not lane:
+                return  # told already
+            del self._lanes[lane.partition]
+            self._losses += 1
+            log.warning(
+                "partition.lost",
+                partition=lane.partition,
+                error=str(lost),
+                hint=lost.hint,
+                consequence="its owner goes on from the last checkpoint",
+            )
+            await lane.outlet.close()
+            if self._losses >= _MANY_LOSSES:
+                raise
+            self.on_lost(lane.partition)

@@ -14,7 +14,7 @@ from schemas.errors import ProduceError
 #: librdkafka's own default partitioner is another one than Java's and aiokafka's murmur2.
 PARTITIONER = "murmur2_random"
 
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,
     "linger.ms": 5,
@@ -50,7 +50,7 @@ class BarrierProducer:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._producer = Producer({**_DEFAULTS, **config})
+        self._producer = Producer({**DEFAULTS, **config})
         self._left = 0
         self._span = _Span()
         self._unsettled: list[asyncio.Future[None]] = []
@@ -114,7 +114,7 @@ class BarrierProducer:
             if error is not None and self._failed is None:
                 self._failed = ProduceError(
                     f"{message.topic()}[{message.partition()}]: not delivered: {error.str()}",
-                    hint=_hint(error),
+                    hint=hint_for(error),
                 )
             sealed = span.sealed
             done = sealed is not None and span.settled == span.sent
@@ -161,7 +161,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _hint(error: KafkaError) -> str:
+def hint_for(error: KafkaError) -> str:
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return "raise max.message.bytes of the topic (`tidegate topics apply` does)"
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -41,6 +41,9 @@ class TickTopic(BaseModel):
     dedupe: DurationNsOrOff = Field(360 * 10**9, description="how long a trade id is remembered, or off")
     max_future: DurationNs = Field(10 * 10**9, ge=0, description="how far a tick may be ahead of its receipt")
     idle: DurationNs = Field(5 * 10**9, gt=0, description="publish a quiet instrument's bars after this")
+    lost: Literal["stop", "skip"] = Field(
+        "stop", description="where ticks were deleted before they were read: stop, or go on without them"
+    )
     source: str = Field("", description="what bars name as their source, where it is not the topic")
 
     @model_validator(mode="after")
@@ -86,13 +89,22 @@ class Settings(BaseSettings):
     store: SecretStr = SecretStr("duckdb:tidegate.duckdb")
     queue_capacity: int = Field(20_000, gt=0, description="bars that may wait for the store")
     write_batch: int = Field(5_000, gt=0, description="bars written to the store in one transaction")
+    store_timeout: DurationNs = Field(
+        300 * 10**9, gt=0, description="after this a write over the network is given up, and tried with less"
+    )
     write_linger: DurationNs = Field(50 * 10**6, ge=0, description="how long a small batch waits for more")
     soft: float = 0.5
     hard: float = 0.8
     hysteresis: float = 0.1
     heartbeat: DurationNs = Field(10**9, gt=0, description="how often feedback is repeated")
     feedback_ttl: DurationNs = Field(10 * 10**9, gt=0, description="after this a silent store counts no more")
-    checkpoint: DurationNs = Field(10**9, gt=0, description="how often offsets become committable")
+    delivery: Literal["at_least_once", "exactly_once"] = Field(
+        "at_least_once", description="whether the store waits until bars are committed, with their state"
+    )
+    checkpoint: DurationNs = Field(10**9, gt=0, description="how often bars, state and offsets are committed")
+    checkpoint_bytes: int = Field(
+        16 << 20, gt=0, description="commit earlier when so many bytes of a partition's output wait for it"
+    )
     session_timeout: DurationNs = Field(30 * 10**9, gt=0)
     drain_timeout: DurationNs = Field(20 * 10**9, gt=0, description="how long a stop may take to drain")
     health_file: Path | None = Field(None, description="touched every second while the worker is alive")
@@ -128,6 +140,11 @@ class Settings(BaseSettings):
     def thresholds(self) -> Thresholds:
         """Where the store's queue is soft and hard."""
         return Thresholds(self.soft, self.hard, self.hysteresis)
+
+    @property
+    def transaction_s(self) -> float:
+        """How long the broker waits for the end of a transaction: for longer than a checkpoint may take."""
+        return max(60.0, 3 * self.checkpoint / 1e9)
 
     @classmethod
     def settings_customise_sources(

@@ -88,6 +88,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    def rejoin(self) -> None:
+        """Have the group share its partitions anew: what this worker holds is given back and taken over afresh."""
+        self._thread.rejoin()
+
     def wake(self) -> None:
         """Make the fetch in progress look again at which partitions are wanted."""
         self._thread.wake()
@@ -241,6 +245,15 @@ class Transport(driver.Transport):  # type: ignore[misc]
     is_open: Callable[[TP], bool] = staticmethod(lambda tp: True)
     #: Batches of one partition that may wait to be worked on.
     max_waiting: int = 4
+    #: Whether records of transactions that are not committed are read: "read_committed" or "read_uncommitted".
+    isolation_level: str = "read_committed"
+    #: Where to start reading an assigned partition; None: at its committed offset, or else its beginning.
+    #: Called in the consumer's thread, as is the next.
+    start_of: Callable[[TP], int | None] = staticmethod(lambda tp: None)
+    #: What to do about a position that the log does not hold: raise, or give the offset to go on at.
+    on_gap: Callable[[TP, int, int, int], int] = staticmethod(
+        lambda tp, position, first, end: first if position < first else end
+    )
     #: Set when the worker leaves: batch topics are fetched no more.
     draining: bool = False
 

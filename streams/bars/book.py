@@ -8,6 +8,7 @@ from typing import Final
 
 from schemas.trade import Trade
 from streams.bars.memory import Memory
+from streams.bars.replays import is_replayed, replays_from_ns
 from streams.bars.types import BarSpec, BarType
 from streams.bars.window import Window
 
@@ -125,10 +126,17 @@ class Book:
         """The event time before which a tick cannot count: windows that ended there may be forgotten."""
         return max(self.floor_ns, self.horizon_ns - spec.revisable_ns)
 
-    def forget_trades(self, dedupe_ns: int) -> None:
+    def forget_trades(self, spec: BarSpec) -> None:
         """Drop the trade ids that no longer make a duplicate."""
-        oldest_ns = self.watermark_ns - dedupe_ns
-        self.seen.keep({key: seen_ns for key, seen_ns in self.seen.entries.items() if seen_ns >= oldest_ns})
+        oldest_ns = self.watermark_ns - (spec.dedupe_ns or 0)
+        replays_ns = replays_from_ns(self, spec)
+        self.seen.keep(
+            {
+                key: seen_ns
+                for key, seen_ns in self.seen.entries.items()
+                if seen_ns >= oldest_ns or (seen_ns >= replays_ns and is_replayed(key))
+            }
+        )
 
     def forget_windows(self, spec: BarSpec) -> None:
         """Drop the closed windows that can no longer be revised."""

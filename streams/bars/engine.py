@@ -13,6 +13,11 @@ boundaries, restarts or the clock. Each tick meets these questions in this order
 
 So a copy of a late tick is a duplicate, and a copy dated tomorrow is a dead letter. Only ticks that count are
 remembered, and only they move the watermark.
+
+A replayed dead letter (`schemas.replay`) is judged anew by the same questions, less what refused it: its receipt
+is that of the replay (2), it is a duplicate of every replay of the same trade that has counted (3), and where it
+is late it revises, whatever the spec says of others (4). Of its record only the trade that was refused is looked
+at. A record whose header cannot be trusted to say which one that is counts nothing: it is a dead letter.
 """
 
 from __future__ import annotations
@@ -24,10 +29,12 @@ from schemas.codecs.base import Codec
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import BadTick
 from schemas.fixed import render
+from schemas.replay import Replay, tell_origin
 from schemas.trade import Trade, instrument
 from streams.bars.book import Book
 from streams.bars.idle import IdleClock
-from streams.bars.state import dump, load
+from streams.bars.replays import has_counted, only, replay_of
+from streams.bars.state import POSITION, dump, dump_position, load, load_position
 from streams.bars.types import SECOND, BarSpec, Late, Output, Record
 from streams.bars.window import EARLY, FINAL, Window
 
@@ -39,12 +46,15 @@ class BarEngine:
     Records that cannot be decoded belong to no instrument: read again, they are dead letters again.
     """
 
-    def __init__(self, spec: BarSpec, codec: Codec, topic: str, partition: int) -> None:
+    def __init__(self, spec: BarSpec, codec: Codec, topic: str, partition: int, log_id: str = "") -> None:
         self.spec = spec
         self.topic = topic
         self.partition = partition
         self.position = -1
-        """Offset of the last record applied, after a restart that of the last tick; -1 for none."""
+        """Offset of the last record applied; -1 for none."""
+        self.log_id = log_id
+        """Which log the offsets are of: a topic that is deleted and made anew has the same name and another id."""
+        self._saved_position = -1
         self._decode = codec.decode
         self._books: dict[str, Book] = {}
         self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
@@ -58,8 +68,13 @@ class BarEngine:
         return self._books.keys()
 
     def apply(self, records: Sequence[Record], now_ns: int) -> Output:
-        """Take records in offset order. `now_ns` feeds the idle clock and dates dead letters, no more."""
+        """Take records in offset order. `now_ns` feeds the idle clock and dates dead letters, no more.
+
+        Records at or before `position` were applied already, and are passed over.
+        """
         output = Output()
+        if records and records[0].offset <= self.position:
+            records = [record for record in records if record.offset > self.position]
         counts = output.counts
         due: dict[Window, Book] = {}
         self._batch = batch = self._batch + 1
@@ -68,14 +83,22 @@ class BarEngine:
         grace_ns = self.spec.grace_ns
         max_future_ns = self.spec.max_future_ns
         dedupe_ns = self.spec.dedupe_ns
+        late = self.spec.late
         ticks = accepted = 0
 
         for record in records:
+            replay = None
             try:
+                if record.headers:
+                    replay = replay_of(record)
                 trades = decode(record.value)
+                numbered: Iterable[tuple[int, Trade]] = enumerate(trades)
+                if replay is not None and replay.index is not None:
+                    numbered = only(replay.index, trades)
+                    counts.skipped += len(trades) - 1
             except BadTick as bad:
                 counts.ticks += 1
-                self._refuse(output, record, 0, bad.reason, bad.detail, now_ns)
+                self._refuse(output, record, 0, bad.reason, bad.detail, now_ns, replay)
                 continue
             if not trades:
                 counts.ignored += 1
@@ -84,7 +107,7 @@ class BarEngine:
             stamp_ms = record.timestamp
             stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
 
-            for index, trade in enumerate(trades):
+            for index, trade in numbered:
                 name = instrument(trade.venue, trade.symbol)
                 book = books.get(name)
                 if book is None:
@@ -103,13 +126,18 @@ class BarEngine:
 
                 ts_ns = trade.ts_ns
                 received_ns = trade.recv_ns
-                if received_ns is None or (stamp_ns is not None and stamp_ns < received_ns):
+                if received_ns is None or (
+                    stamp_ns is not None and (stamp_ns < received_ns or replay is not None)
+                ):
                     received_ns = stamp_ns
                 if received_ns is None or ts_ns > received_ns + max_future_ns:
                     detail = _future(ts_ns, received_ns, max_future_ns)
-                    self._refuse(output, record, index, Reason.future, detail, now_ns)
+                    self._refuse(output, record, index, Reason.future, detail, now_ns, replay)
                     continue
 
+                if replay is not None and has_counted(book, replay.identity(index), self.spec):
+                    counts.duplicates += 1
+                    continue
                 trade_id = trade.trade_id
                 if trade_id is not None and dedupe_ns is not None:
                     seen_ns = book.seen.entries.get(trade_id)
@@ -121,13 +149,15 @@ class BarEngine:
 
                 if ts_ns < book.horizon_ns:
                     counts.late += 1
-                    if self.spec.late is Late.DROP:
-                        counts.dropped += 1
-                        continue
                     floor_ns = book.earliest_ns(self.spec)
+                    if late is not Late.REVISE and replay is None:
+                        if late is Late.DROP:
+                            counts.dropped += 1
+                            continue
+                        floor_ns = book.horizon_ns
                     if ts_ns < floor_ns:
                         detail = _late(ts_ns, book.watermark_ns, floor_ns)
-                        self._refuse(output, record, index, Reason.late, detail, now_ns)
+                        self._refuse(output, record, index, Reason.late, detail, now_ns, replay)
                         continue
                     self._revise(book, trade, offset, due)
                 else:
@@ -147,12 +177,16 @@ class BarEngine:
                     seen = book.seen
                     seen.entries[trade_id] = book.watermark_ns
                     if len(seen.entries) > seen.room:
-                        book.forget_trades(dedupe_ns)
+                        book.forget_trades(self.spec)
+                if replay is not None:
+                    book.seen.put(replay.identity(index), book.watermark_ns)
+                    if len(book.seen.entries) > book.seen.room:
+                        book.forget_trades(self.spec)
 
         counts.ticks += ticks
         counts.accepted = accepted
         if records:
-            self.position = max(self.position, records[-1].offset)
+            self.position = records[-1].offset
         output.bars = self._publish(due.items(), FINAL)
         return output
 
@@ -182,17 +216,23 @@ class BarEngine:
         for book in self._changed.values():
             rows.update(dump(book, self.spec))
         self._changed.clear()
+        if self.position != self._saved_position:
+            self._saved_position = self.position
+            rows[POSITION] = dump_position(self.position, self.log_id)
         return rows
 
     def restore(self, rows: Mapping[str, bytes]) -> None:
         """Start from state rows, into an engine that has applied nothing.
 
-        Raises StateError for rows that cannot be read, or that are of other bar types.
+        Raises StateError for rows that cannot be read, that are of other bar types, or of another log.
         """
+        rows = dict(rows)
+        # Rows of one call of `changed` may have been cut off: `position` is what all of them contain.
+        if (row := rows.pop(POSITION, None)) is not None:
+            self.position = self._saved_position = load_position(row, self.log_id)
         books, self._garbage = load(rows, self.spec)
         for book in books:
             self._books[book.name] = book
-            self.position = max(self.position, book.offset)
             self._idle.set(book, 0)
 
     def _revise(self, book: Book, trade: Trade, offset: int, due: dict[Window, Book]) -> None:
@@ -219,7 +259,7 @@ class BarEngine:
         for window in book.close():
             if window.mark != FINAL:
                 due[window] = book
-            if self.spec.late is Late.REVISE:
+            if self.spec.late is not Late.DROP:
                 self._retain(book, window)
 
     def _retain(self, book: Book, window: Window) -> None:
@@ -236,7 +276,14 @@ class BarEngine:
         return bars
 
     def _refuse(
-        self, output: Output, record: Record, index: int, reason: Reason, detail: str, now_ns: int
+        self,
+        output: Output,
+        record: Record,
+        index: int,
+        reason: Reason,
+        detail: str,
+        now_ns: int,
+        replay: Replay | None,
     ) -> None:
         output.counts.dead_lettered += 1
         letter = DeadLetter(
@@ -249,6 +296,8 @@ class BarEngine:
             timestamp_ms=_stamp_ms(record),
             ts=now_ns / SECOND,
         )
+        if replay is not None:
+            tell_origin(letter, replay)
         output.dead.append((record, letter))
 
 

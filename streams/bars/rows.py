@@ -60,6 +60,13 @@ class Head(msgspec.Struct, array_like=True, gc=False):
     next_part: int
 
 
+class Position(msgspec.Struct, array_like=True, gc=False):
+    """How far a whole partition has come."""
+
+    offset: int
+    log_id: str
+
+
 def to_past(closed: Sequence[Window], seen: Sequence[tuple[str | int, int]]) -> Past:
     return Past([to_row(window) for window in closed], list(seen))
 

@@ -6,6 +6,8 @@ head lists its parts. So a checkpoint writes what is new, however long the memor
 
 Parts are written before the head that lists them and deleted after one that does not. Wherever the writing is
 cut off, the last head and its parts are therefore a whole state; parts that no head lists are rubbish.
+
+The row without a name, written last, is the position of the partition: all rows contain what is at or before it.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ import msgspec
 
 from schemas.errors import StateError
 from streams.bars.book import Book
-from streams.bars.rows import VERSION, Head, Past, to_past, to_row, to_window
+from streams.bars.replays import is_replayed
+from streams.bars.rows import VERSION, Head, Past, Position, to_past, to_row, to_window
 from streams.bars.types import BarSpec, Late
 
 _FEW_WINDOWS = 16
 _FEW_IDS = 128
 _PART_ITEMS = 512  # keeps a row of the longest ids well below Kafka's 1 MB
+
+#: The name of the row that holds the position of the partition.
+POSITION = ""
 
 T = TypeVar("T")
 
@@ -33,6 +39,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _envelope = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
 _head = msgspec.msgpack.Decoder(Head)
 _past = msgspec.msgpack.Decoder(Past)
+_position = msgspec.msgpack.Decoder(Position)
 
 
 def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
@@ -86,6 +93,23 @@ def load(rows: Mapping[str, bytes], spec: BarSpec) -> tuple[list[Book], list[str
     return books, [f"{name}|{part}" for name, rest in parts.items() for part in rest]
 
 
+def dump_position(offset: int, log_id: str) -> bytes:
+    """The row of the position of a partition."""
+    return _encode((VERSION, Position(offset, log_id)))
+
+
+def load_position(row: bytes, log_id: str) -> int:
+    """The offset in it. Raises StateError, also where it is one of another log."""
+    position = _decode(_position, POSITION, row)
+    if log_id and position.log_id and position.log_id != log_id:
+        raise StateError(
+            f"the state ends at offset {position.offset} of a topic that is gone: id {position.log_id}, "
+            f"now {log_id}; it was deleted and made anew",
+            hint="what was open in it is lost with it: `tidegate state reset` starts the new topic afresh",
+        )
+    return position.offset
+
+
 def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) -> Book:
     """One instrument; takes the parts it lists out of `parts`."""
     head = _decode(_head, name, row)
@@ -120,12 +144,12 @@ def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) ->
 
 def _recall(book: Book, past: Past, spec: BarSpec) -> None:
     names = {series.name for series in book.series}
-    if spec.late is Late.REVISE:
+    if spec.late is not Late.DROP:
         for window in map(to_window, past.closed):
             if window.bar_type in names:
                 book.closed.put((window.bar_type, window.start_ns), window)
-    if spec.dedupe_ns is not None:
-        for trade_id, ts_ns in past.seen:
+    for trade_id, ts_ns in past.seen:
+        if spec.dedupe_ns is not None or is_replayed(trade_id):
             book.seen.put(trade_id, ts_ns)
 
 
@@ -145,7 +169,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
 def _useful_until_ns(past: Past, spec: BarSpec) -> int:
     """The watermark after which a part says nothing that still counts."""
     windows = max((window.end_ns for window in past.closed), default=0) + spec.grace_ns + spec.revisable_ns
-    ids = max((ts_ns for _, ts_ns in past.seen), default=0) + (spec.dedupe_ns or 0)
+    ids = max((ts_ns for _, ts_ns in past.seen), default=0) + spec.replayable_ns
     return max(windows, ids)
 
 

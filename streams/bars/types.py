@@ -23,6 +23,7 @@ class Late(StrEnum):
     REVISE = "revise"
     """It counts: its closed bars are published again, revision + 1, while they are retained."""
     DEAD_LETTER = "dead-letter"
+    """It is refused. Replayed, it counts as under `revise`, while its closed bars are retained."""
     DROP = "drop"
     """It is counted as dropped, and nothing else."""
 
@@ -69,8 +70,13 @@ class BarSpec:
 
     @property
     def revisable_ns(self) -> int:
-        """How long, in event time, a closed bar is really retained."""
-        return self.retain_ns if self.late is Late.REVISE else 0
+        """How long, in event time, a closed bar is really retained: for late ticks, or for replayed ones."""
+        return 0 if self.late is Late.DROP else self.retain_ns
+
+    @property
+    def replayable_ns(self) -> int:
+        """How long, in event time, a replayed tick that counted is remembered: as long as it could count again."""
+        return max(self.dedupe_ns or 0, self.grace_ns + self.revisable_ns)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "late", Late(self.late))  # where it is a plain string
@@ -117,7 +123,7 @@ class Counts:
     late: int = 0
     """Late ticks, whatever became of them; part of the four above."""
     skipped: int = 0
-    """Trades that were applied before a restart already; not part of `ticks`."""
+    """Trades that were applied already, before a restart or before a replay; not part of `ticks`."""
     ignored: int = 0
     """Records without a trade: heartbeats, acknowledgements."""
 

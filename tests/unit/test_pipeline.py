@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
+import pytest
 from faust.types import TP
 
 from schemas.bar import Bar, decode_bar
 from schemas.dead_letter import HEADER, decode_dead_letter
+from schemas.errors import LaneLost, ProduceError
 from streams.batch import Batch, Ledger
 from streams.pipeline import SOURCE_HEADER, BarsPipeline
 from streams.settings import TickTopic
@@ -26,57 +28,179 @@ class Record(NamedTuple):
     timestamp: int = BASE // 10**6
 
 
-class Producer:
-    """Keeps what was produced; everything is durable at once."""
+class Transactions:
+    """Keeps what was produced and, at each commit, what had been; a commit ends when it is let."""
 
     def __init__(self) -> None:
-        self.out: list[tuple[str, bytes, Any]] = []
+        self.out: list[tuple[str, bytes | None, Any]] = []
+        self.committed: list[tuple[str, bytes | None, Any]] = []
+        self.fault: ProduceError | None = None
+        self.closed = False
+        self.may_commit = asyncio.Event()
+        self.may_commit.set()
+        self.committing = asyncio.Event()
 
-    def produce(self, topic: str, value: bytes, *, headers: Any = None, **where: Any) -> bool:
+    async def open(self) -> None:
+        """It is."""
+
+    def produce(self, topic: str, value: bytes | None, *, headers: Any = None, **where: Any) -> bool:
+        assert not self.committing.is_set(), "a transaction takes nothing while it is committed"
         self.out.append((topic, value, headers))
         return True
 
-    async def barrier(self) -> None:
-        """Nothing is under way."""
+    async def room(self) -> None:
+        raise AssertionError("there always is")
+
+    async def commit(self) -> None:
+        self.committing.set()
+        taken = len(self.out)
+        await self.may_commit.wait()
+        self.committing.clear()
+        if self.fault is not None:
+            raise self.fault
+        self.committed = self.out[:taken]
+
+    async def close(self) -> None:
+        self.closed = True
 
     def bars(self) -> list[Bar]:
-        return [decode_bar(value) for topic, value, _ in self.out if topic == "md.bars.v1"]
+        return [decode_bar(value or b"") for topic, value, _ in self.out if topic == "md.bars.v1"]
+
+    def topics(self) -> list[str]:
+        return [topic for topic, _, _ in self.committed]
 
 
-def pipeline_of(producer: Producer, **options: Any) -> BarsPipeline:
+def pipeline_of(outlet: Transactions, **options: Any) -> BarsPipeline:
     topic = TickTopic(topic="ticks", feed="csv", bars=("1m",))
-    return BarsPipeline([topic], Topics(), producer, clock=lambda: BASE, **options)  # type: ignore[arg-type]
+    return BarsPipeline([topic], Topics(), lambda partition: outlet, clock=lambda: BASE, **options)
 
 
-def batch(first: int, last: int) -> Batch:
-    lines = {n: f"A,{BASE + n},,{10 + n},1,{n},buy,".encode() for n in range(first, last + 1)}
-    return Ledger().deliver(TICKS, [Record(n, b"rubbish" if n == 3 else line) for n, line in lines.items()])
+def batch(first: int, last: int, ledger: Ledger | None = None, step_ns: int = 1) -> Batch:
+    def record(n: int) -> Record:
+        ts_ns = BASE + n * step_ns
+        line = f"A,{ts_ns},{ts_ns},{10 + n},1,{n},buy,".encode()
+        return Record(n, b"rubbish" if n == 3 else line, timestamp=ts_ns // 10**6)
+
+    records = [record(n) for n in range(first, last + 1)]
+    return (ledger or Ledger()).deliver(TICKS, records)
 
 
-def test_without_state_what_comes_again_after_a_rebalance_counts_once() -> None:
-    async def run() -> tuple[BarsPipeline, Producer]:
-        pipeline = pipeline_of(producer := Producer(), keep_state=False)
-        await pipeline.process(batch(0, 5))
-        pipeline.revoke({TICKS})
-        await pipeline.process(batch(2, 3))
-        assert pipeline.position(TICKS) == 5
-        await pipeline.process(batch(4, 9))
-        await pipeline.close()
-        return pipeline, producer
-
-    pipeline, producer = asyncio.run(run())
+async def test_without_state_what_comes_again_after_a_rebalance_counts_once() -> None:
+    pipeline = pipeline_of(outlet := Transactions(), keep_state=False)
+    await pipeline.process(batch(0, 5))
+    await pipeline.release()
+    await pipeline.process(batch(2, 3))
+    assert pipeline.position(TICKS) == 5
+    await pipeline.process(batch(4, 9))
+    await pipeline.close()
     assert (pipeline.counts.ticks, pipeline.counts.accepted, pipeline.counts.dead_lettered) == (10, 9, 1)
-    (bar,) = producer.bars()
+    (bar,) = outlet.bars()
     assert (bar.trade_count, bar.volume, bar.open, bar.close) == (9, "9", "10", "19")
 
 
-def test_a_header_without_a_value_is_no_obstacle_to_a_dead_letter() -> None:
-    async def run() -> Producer:
-        pipeline = pipeline_of(producer := Producer())
-        record = Record(0, b"rubbish", headers=[(SOURCE_HEADER, None), ("other", None)])
-        await pipeline.process(Ledger().deliver(TICKS, [record]))
-        return producer
-
-    ((topic, value, headers),) = asyncio.run(run()).out
+async def test_a_header_without_a_value_is_no_obstacle_to_a_dead_letter() -> None:
+    pipeline = pipeline_of(outlet := Transactions(), keep_state=False)
+    record = Record(0, b"rubbish", headers=[(SOURCE_HEADER, None), ("other", None)])
+    await pipeline.process(Ledger().deliver(TICKS, [record]))
+    ((topic, value, headers),) = outlet.out
     assert (topic, value, len(headers)) == ("md.ticks.dlq.v1", b"rubbish", 3)
     assert decode_dead_letter(dict(headers)[HEADER]).source is None
+
+
+async def taken_over(outlet: Transactions, **options: Any) -> BarsPipeline:
+    pipeline = pipeline_of(outlet, **options)
+    await pipeline.take_over([TICKS], {"ticks": "id"})
+    pipeline.restore(TICKS, {})
+    return pipeline
+
+
+async def test_bars_and_then_the_state_that_holds_them_are_committed_before_offsets() -> None:
+    pipeline, ledger = await taken_over(outlet := Transactions()), Ledger()
+    minutes = batch(0, 2, ledger, step_ns=60 * 10**9)
+    await pipeline.process(minutes)
+    outlet.may_commit.clear()
+    checkpoint = asyncio.create_task(pipeline.checkpoint())
+    await outlet.committing.wait()
+    await pipeline.process(later := batch(4, 4, ledger, step_ns=60 * 10**9))
+    assert ledger.committable(TICKS) is None
+    outlet.may_commit.set()
+    await checkpoint
+    state = "md.bars.state.v1"
+    assert outlet.topics() == ["md.bars.v1", state, state]
+    assert (minutes.acked, later.acked, ledger.committable(TICKS)) == (True, False, 3)
+    # What came while it was committed is in the next transaction, and its offset with it.
+    await pipeline.checkpoint()
+    assert outlet.topics()[3:] == ["md.bars.v1", "md.bars.v1", state, state]
+    assert ledger.committable(TICKS) == 5
+
+
+async def test_a_cancelled_checkpoint_is_taken_up_by_the_next() -> None:
+    pipeline, ledger = await taken_over(outlet := Transactions()), Ledger()
+    await pipeline.process(batch(0, 2, ledger))
+    outlet.may_commit.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pipeline.checkpoint(), 0.01)
+    assert ledger.committable(TICKS) is None
+    outlet.committing.clear()
+    outlet.may_commit.set()
+    await pipeline.checkpoint()
+    assert outlet.topics() == ["md.bars.state.v1"] * 2
+    assert ledger.committable(TICKS) == 3
+
+
+async def test_what_a_state_contains_is_not_applied_again_nor_dead_lettered_again() -> None:
+    pipeline = await taken_over(outlet := Transactions())
+    await pipeline.process(batch(0, 4))
+    await pipeline.checkpoint()
+    prefix = "md.bars.state.v1"
+    rows = {"A": "", "": ""} | dict(
+        zip(["A", ""], [value for topic, value, _ in outlet.out if topic == prefix], strict=True)
+    )
+    successor = await taken_over(again := Transactions())
+    await successor.take_over([TICKS], {"ticks": "id"})
+    successor.restore(TICKS, rows)  # type: ignore[arg-type]
+    assert successor.position(TICKS) == 4
+    await successor.process(batch(2, 5))
+    await successor.close()
+    (bar,) = again.bars()
+    assert (bar.trade_count, successor.counts.ticks, successor.counts.dead_lettered) == (5, 1, 0)
+
+
+@pytest.mark.parametrize("during", ["commit", "produce"])
+async def test_a_lost_lane_vouches_for_nothing_and_the_worker_goes_on(during: str) -> None:
+    lost: list[int] = []
+    pipeline, ledger = await taken_over(outlet := Transactions()), Ledger()
+    pipeline.on_lost = lost.append
+    await pipeline.process(batch(0, 2, ledger))
+    if during == "commit":
+        outlet.fault = LaneLost("fenced")
+        await pipeline.checkpoint()
+    else:
+
+        def fenced(*args: Any, **kwargs: Any) -> bool:
+            raise LaneLost("fenced")
+
+        outlet.produce = fenced  # type: ignore[method-assign]
+        await pipeline.process(batch(3, 3, ledger))
+    assert (lost, outlet.closed, ledger.committable(TICKS)) == ([0], True, None)
+    await pipeline.process(another := batch(4, 5, ledger))  # what was on its way to the agent
+    await pipeline.checkpoint()
+    assert (another.acked, pipeline.position(TICKS), lost) == (False, -1, [0])
+
+
+async def test_a_lane_that_cannot_be_kept_stops_the_worker_at_last() -> None:
+    pipeline = pipeline_of(outlet := Transactions())
+    outlet.fault = LaneLost("fenced")
+    with pytest.raises(LaneLost):
+        for _ in range(10):
+            await pipeline.take_over([TICKS], {})
+            await pipeline.process(batch(0, 2))
+            await pipeline.checkpoint()
+
+
+async def test_much_output_is_committed_before_its_time() -> None:
+    pipeline, ledger = await taken_over(outlet := Transactions(), checkpoint_bytes=1000), Ledger()
+    await pipeline.process(batch(0, 0, ledger, step_ns=60 * 10**9))
+    assert outlet.committed == []
+    await pipeline.process(batch(1, 9, ledger, step_ns=60 * 10**9))
+    assert ledger.committable(TICKS) == 10

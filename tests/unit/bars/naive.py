@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 from schemas.errors import BadTick
+from schemas.replay import REPLAY_HEADER
 from schemas.trade import instrument
 from streams.bars.types import Counts, Late
 
@@ -22,17 +24,29 @@ def _naive_bars(spec, records):
     counts, dead = Counts(), []
     accepted = {}  # instrument -> [(arrival, offset, trade, watermark then)]
     revisions = {}
+    replayed = {}  # (instrument, origin of the trade) -> watermark when it counted
     for record in records:
-        if isinstance(record.value, BadTick):
+        origin, only = _origin(record)
+        bad = isinstance(record.value, BadTick) or origin == "unreadable"
+        if bad or (only is not None and only >= len(record.value)):
             counts.ticks += 1
-            dead.append((record.offset, 0, str(record.value.reason)))
+            readable = origin != "unreadable"
+            dead.append((origin[2] if origin and readable else record.offset, only or 0, "malformed"))
             continue
         counts.ignored += not record.value
         for index, trade in enumerate(record.value):
+            if only is not None and index != only:
+                counts.skipped += 1
+                continue
             counts.ticks += 1
             ticks = accepted.setdefault(instrument(trade.venue, trade.symbol), [])
             watermark = max((tick[2].ts_ns for tick in ticks), default=0)
-            what = _fate(spec, record, trade, ticks, watermark)
+            what = _fate(spec, record, trade, ticks, watermark, origin)
+            identity = (instrument(trade.venue, trade.symbol), origin, index)
+            if what != "future" and origin and identity in replayed:
+                retain = 0 if spec.late is Late.DROP else spec.retain_ns
+                if replayed[identity] >= watermark - max(spec.dedupe_ns or 0, spec.grace_ns + retain):
+                    what = "duplicate"
             if what == "duplicate":
                 counts.duplicates += 1
                 continue
@@ -41,7 +55,7 @@ def _naive_bars(spec, records):
             if what == "drop":
                 counts.dropped += 1
             elif what:
-                dead.append((record.offset, index, what))
+                dead.append((origin[2] if origin else record.offset, index, what))
             else:
                 counts.accepted += 1
                 for bar_type in spec.bar_types:
@@ -50,6 +64,7 @@ def _naive_bars(spec, records):
                     if start + bar_type.interval_ns <= watermark - spec.grace_ns:
                         revisions[key] = revisions.get(key, -1 if _is_new(ticks, start, bar_type) else 0) + 1
                 ticks.append((len(ticks), record.offset, trade, max(watermark, trade.ts_ns)))
+                replayed[identity] = max(watermark, trade.ts_ns)
     counts.dead_lettered = len(dead)
     bars = {}
     for name, ticks in accepted.items():
@@ -70,10 +85,24 @@ def _naive_bars(spec, records):
     return bars, dead, counts
 
 
-def _fate(spec, record, trade, ticks, watermark):
+def _origin(record):
+    """Of a replay where it was first, and the only trade of it that may count."""
+    for name, value in record.headers:
+        if name == REPLAY_HEADER:
+            try:
+                found = json.loads(value)
+                return (found["topic"], found["partition"], found["offset"]), found.get("index")
+            except ValueError:
+                return "unreadable", None
+    return None, None
+
+
+def _fate(spec, record, trade, ticks, watermark, origin):
     """'' when it counts."""
     stamp = None if record.timestamp in (None, -1) else record.timestamp * 1_000_000
     receipts = [ns for ns in (trade.recv_ns, stamp) if ns is not None]
+    if origin and stamp is not None:
+        receipts = [stamp]
     if not receipts or trade.ts_ns > min(receipts) + spec.max_future_ns:
         return "future"
     if trade.trade_id is not None and spec.dedupe_ns is not None:
@@ -82,8 +111,9 @@ def _fate(spec, record, trade, ticks, watermark):
             return "duplicate"
     if trade.ts_ns < watermark - spec.grace_ns:
         if spec.late is Late.DROP:
-            return "drop"
-        if spec.late is Late.DEAD_LETTER or trade.ts_ns < watermark - spec.grace_ns - spec.retain_ns:
+            return "late" if origin else "drop"
+        refused = spec.late is Late.DEAD_LETTER and not origin
+        if refused or trade.ts_ns < watermark - spec.grace_ns - spec.retain_ns:
             return "late"
     return ""
 

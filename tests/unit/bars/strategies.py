@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from schemas.dead_letter import Reason
 from schemas.errors import BadTick
 from schemas.fixed import parse
+from schemas.replay import REPLAY_HEADER, Replay, encode_replay
 from schemas.trade import Trade
 from streams.bars.types import BarSpec, BarType, Late
 
@@ -46,6 +47,16 @@ values = st.one_of(
     st.lists(trades, max_size=4),
     st.just(BadTick(Reason.malformed, "not JSON")),
 )
+origins = st.builds(
+    Replay, st.just("ticks"), st.just(3), st.integers(0, 2), st.sampled_from([None, None, 0, 0, 1, 2])
+)
+headers = st.one_of(
+    st.just(()),
+    st.just(()),
+    st.just(()),
+    origins.map(lambda origin: ((REPLAY_HEADER, encode_replay(origin)),)),
+    st.sampled_from([(), (), (("trace", b"1"),), ((REPLAY_HEADER, b"{"),)]),
+)
 stamps = st.sampled_from([(T0 + 9 * SECOND) // 10**6, (T0 + 9 * SECOND) // 10**6, T0 // 10**6, -1, None])
 
 
@@ -55,7 +66,7 @@ def logs(draw, max_size=40):
     offset, records = -1, []
     for _ in range(draw(st.integers(0, max_size))):  # lists() would mostly draw short ones
         offset += draw(st.sampled_from([1, 1, 1, 7]))
-        records.append(Rec(offset, draw(values), draw(stamps)))
+        records.append(Rec(offset, draw(values), draw(stamps), headers=draw(headers)))
     return records
 
 

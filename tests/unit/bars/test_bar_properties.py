@@ -1,6 +1,7 @@
 """What holds for every log, every spec, every batch boundary."""
 
 from collections import defaultdict
+from dataclasses import replace
 from decimal import Decimal
 from unittest import mock
 
@@ -138,6 +139,7 @@ def test_an_hour_is_the_sum_of_its_minutes(ticks, retain_ns, sizes) -> None:
 
 @given(specs, logs())
 def test_instruments_do_not_touch_each_other(a_spec, records) -> None:
+    records = [replace(record, headers=()) for record in records]  # replays count the trades of a record
     alone = {}
     for name in instruments_of(a_spec, records):
         own = [rec for rec in (only(record, name) for record in records) if rec is not None]

@@ -1,0 +1,137 @@
+"""One partition number on its way from ticks to bars: its engines, what they gave, and when it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from faust.types import TP
+
+from schemas.bar import Bar, bar_key, encode_bar
+from schemas.dead_letter import DeadLetter, encode_dead_letter
+from schemas.replay import headers_of_dead_letter
+from streams.bars.engine import BarEngine
+from streams.bars.types import Output, Record
+from streams.batch import Batch
+from streams.changelog import row_key
+from streams.outlet import Outlet
+from streams.topics import Topics
+
+#: Records that may wait for a commit to end before the next batch has to.
+_MANY = 20_000
+
+#: Waits until a partition of the bars topic has room for so many bytes.
+Pace = Callable[[int, int], Awaitable[None]]
+
+
+class _Out(NamedTuple):
+    """A record to be produced."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] | None = None
+
+
+class Lane:
+    """Partition number p of every tick topic, and of every topic that is written.
+
+    Contract: a batch is acknowledged (so that its offset may be committed) only after all that it and
+    its predecessors led to is durable: bars and dead letters, and with `keep_state` the state that
+    contains it. Nothing is lost if a call is cancelled: the next one takes up what it left.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        outlet: Outlet,
+        topics: Topics,
+        *,
+        keep_state: bool,
+        pace: Pace | None = None,
+        checkpoint_bytes: int,
+    ) -> None:
+        self.partition = partition
+        self.outlet = outlet
+        self.engines: dict[TP, BarEngine] = {}
+        self.committed = False
+        """Whether anything was made durable since this lane was opened."""
+        self._topics = topics
+        self._keep_state = keep_state
+        self._pace = pace
+        self._checkpoint_bytes = checkpoint_bytes
+        self._outbox: deque[_Out] = deque()
+        self._applied: list[Batch] = []
+        self._bytes = 0
+        self._lock = asyncio.Lock()
+
+    def restore(self, tp: TP, rows: Mapping[str, bytes]) -> None:
+        """Start an engine from the state its last owner left. Raises `StateError`. From any thread."""
+        self.engines[tp].restore(rows)
+
+    def apply(self, batch: Batch, now_ns: int) -> Output:
+        """Apply a batch to its engine; what came out is for `publish` and `bury`, before any await."""
+        output = self.engines[batch.tp].apply(batch.records, now_ns)
+        self._applied.append(batch)
+        return output
+
+    def publish(self, bars: Iterable[Bar]) -> None:
+        """Take bars to be produced."""
+        for bar in bars:
+            self._put(_Out(self._topics.bars, bar_key(bar), encode_bar(bar)))
+
+    def bury(self, record: Record, letter: DeadLetter) -> None:
+        """Take a dead letter to be produced."""
+        headers = headers_of_dead_letter(record.headers, encode_dead_letter(letter))
+        self._put(_Out(self._topics.dead_letters, record.key, record.value, headers))
+
+    def _put(self, out: _Out) -> None:
+        self._outbox.append(out)
+        self._bytes += len(out.value or b"")
+
+    async def drain(self) -> None:
+        """Produce what was taken, and make a checkpoint where that has become much."""
+        # While a commit is under way nothing can be produced: what comes next waits for the next transaction.
+        if self._lock.locked() and len(self._outbox) < _MANY:
+            return
+        async with self._lock:
+            await self._produce()
+        if self._bytes >= self._checkpoint_bytes:
+            await self.checkpoint()
+
+    async def checkpoint(self) -> None:
+        """Make what was applied so far durable, then acknowledge its batches."""
+        async with self._lock:
+            await self._produce()
+            # One moment, without an await: the rows hold what these batches led to, and no more. They come
+            # after its bars, for state that is ahead of its bars would skip them after a crash.
+            applied = list(self._applied)
+            self._bytes = 0
+            if self._keep_state:
+                rows = [
+                    _Out(self._topics.state, row_key(tp, name), value)
+                    for tp, engine in self.engines.items()
+                    for name, value in engine.changed().items()
+                ]
+                self._outbox.extendleft(reversed(rows))
+                await self._produce(len(rows))
+            await self.outlet.commit()
+            for batch in applied:
+                batch.ack()
+            self._applied = [batch for batch in self._applied if not batch.acked]
+            self.committed = True
+            await self._produce()
+
+    async def _produce(self, upto: int | None = None) -> None:
+        outbox, produce, partition = self._outbox, self.outlet.produce, self.partition
+        while outbox and upto != 0:
+            out = outbox[0]
+            if self._pace is not None and out.topic == self._topics.bars:
+                await self._pace(partition, len(out.value or b""))
+            if produce(out.topic, out.value, key=out.key, partition=partition, headers=out.headers):
+                outbox.popleft()
+                upto = None if upto is None else upto - 1
+            else:
+                await self.outlet.room()

@@ -1,0 +1,195 @@
+"""An owner that lost its partition can write nothing more, and what it left unfinished is taken back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from schemas.bar import decode_bar
+from schemas.errors import BrokerError, LaneLost, ProduceError
+from streams.fenced import FencedProducer
+from support.bars import schema, stored, wait_stored
+from support.kafka import TestTopics
+from support.load import Load
+from support.wait import until
+from support.workers import OWN_TOPICS, Group, Worker, wait_assigned
+
+pytestmark = pytest.mark.kafka
+
+
+def read(bootstrap: str, topic: str, partition: int = 0, isolation: str = "read_committed") -> list[Any]:
+    """Every record of a partition, in order."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": uuid.uuid4().hex,
+            "enable.partition.eof": True,
+            "isolation.level": isolation,
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.assign([TopicPartition(topic, partition, 0)])
+    records: list[Any] = []
+    try:
+        while True:
+            for message in consumer.consume(1000, 1):
+                error = message.error()
+                if error is None:
+                    records.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return records
+                else:
+                    raise AssertionError(error.str())
+    finally:
+        consumer.close()
+
+
+class Owners:
+    """Owners of one transactional id, one after the other."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.id = uuid.uuid4().hex
+        self.all: list[FencedProducer] = []
+        self._config = {"bootstrap.servers": bootstrap, "log_level": 0}
+
+    async def another(self) -> FencedProducer:
+        producer = FencedProducer(self._config, self.id)
+        self.all.append(producer)
+        await producer.open()
+        return producer
+
+
+@pytest_asyncio.fixture
+async def owners(kafka: str) -> AsyncIterator[Owners]:
+    owners = Owners(kafka)
+    yield owners
+    for producer in owners.all:
+        await producer.close()
+
+
+def values(bootstrap: str, topic: str) -> list[bytes]:
+    return [message.value() for message in read(bootstrap, topic)]
+
+
+async def test_what_is_committed_appears_at_once_and_in_order(topics: TestTopics, owners: Owners) -> None:
+    topic, owner = topics("bars.v1", partitions=1), await owners.another()
+    for n in range(3):
+        assert owner.produce(topic, b"%d" % n, partition=0)
+    assert values(topics.bootstrap, topic) == []
+    await owner.commit()
+    assert values(topics.bootstrap, topic) == [b"0", b"1", b"2"]
+    await owner.commit()  # nothing to commit
+    assert owner.produce(topic, b"3", partition=0)
+    await owner.commit()
+    assert values(topics.bootstrap, topic)[3:] == [b"3"]
+
+
+@pytest.mark.parametrize("sent", [True, False], ids=["sent before", "sent after"])
+async def test_an_old_owner_writes_nothing_that_counts(
+    topics: TestTopics, owners: Owners, sent: bool
+) -> None:
+    topic, old = topics("bars.v1", partitions=1), await owners.another()
+    if sent:
+        old.produce(topic, b"old", partition=0)
+        until(lambda: read(topics.bootstrap, topic, isolation="read_uncommitted"), 10, "the record is sent")
+    new = await owners.another()
+    new.produce(topic, b"new", partition=0)
+    await new.commit()
+    with pytest.raises(LaneLost, match="another worker has taken the partition over"):
+        old.produce(topic, b"old, too", partition=0)
+        await old.commit()
+    with pytest.raises(LaneLost):
+        old.produce(topic, b"and again", partition=0)
+    new.produce(topic, b"newer", partition=0)
+    await new.commit()
+    assert values(topics.bootstrap, topic) == [b"new", b"newer"]
+
+
+async def test_what_is_given_back_was_never_there(topics: TestTopics, owners: Owners) -> None:
+    topic, owner = topics("bars.v1", partitions=1), await owners.another()
+    owner.produce(topic, b"half", partition=0)
+    await owner.close()
+    await owner.close()
+    heir = await owners.another()
+    heir.produce(topic, b"whole", partition=0)
+    await heir.commit()
+    assert values(topics.bootstrap, topic) == [b"whole"]
+    with pytest.raises(LaneLost):
+        owner.produce(topic, b"more", partition=0)
+
+
+async def test_a_record_that_no_attempt_would_deliver_is_an_error_with_its_cause(
+    topics: TestTopics, owners: Owners
+) -> None:
+    topic, owner = topics("bars.v1", partitions=1, max_message_bytes=1000), await owners.another()
+    owner.produce(topic, b"small", partition=0)
+    owner.produce(topic, os.urandom(5000), partition=0)
+    with pytest.raises(ProduceError, match=rf"{topic}\[0\]: not delivered: .*too large") as refused:
+        await owner.commit()
+    assert not isinstance(refused.value, LaneLost)
+    assert "max.message.bytes" in refused.value.hint
+
+
+async def test_a_broker_that_is_not_there_is_an_error_in_time() -> None:
+    owner = FencedProducer({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}, "nobody")
+    with pytest.raises(BrokerError, match="nobody: transactions cannot be begun"):
+        await owner.open(timeout_s=0)
+    await owner.close()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_a_worker_that_was_stopped_for_longer_than_its_session_harms_nothing(
+    delivery: str, kafka: str, topics: TestTopics, postgres: str, tmp_path: Path
+) -> None:
+    for name in ("ticks.v1", *OWN_TOPICS):
+        topics(name)
+    prefix, ticks_topic = topics.prefix, f"{topics.prefix}ticks.v1"
+    group = Group(kafka, f"{prefix}tidegate-bars")
+    numbers = itertools.count()
+    with schema(postgres) as dsn:
+        config = tmp_path / "tidegate.toml"
+        config.write_text(
+            f'broker = "{kafka}"\ntopic_prefix = "{prefix}"\ngroup = "{prefix}tidegate"\nstore = "{dsn}"\n'
+            f'session_timeout = "6s"\ndelivery = "{delivery}"\n'
+            f'[[ticks]]\ntopic = "{ticks_topic}"\nbars = ["1s", "1m"]\ngrace = "1s"\nidle = "1s"\n'
+        )
+
+        def start() -> Worker:
+            return Worker(tmp_path, f"worker-{next(numbers)}", config)
+
+        with start() as first, start() as second:
+            wait_assigned(group, 2, ticks_topic, [first, second])
+            with Load(kafka, ticks_topic, 2000, instruments=20) as load:
+                until(lambda: len(stored(dsn)) > 40, 30, "bars flow", every_s=0.2)
+                first.process.send_signal(signal.SIGSTOP)
+                until(lambda: group.owned_by(1, ticks_topic), 30, "the other worker takes over")
+                progress = len(stored(dsn))
+                until(lambda: len(stored(dsn)) > progress + 40, 30, "bars flow on one worker", every_s=0.2)
+                first.process.send_signal(signal.SIGCONT)
+                until(lambda: group.owned_by(2, ticks_topic), 60, "the first comes back", every_s=0.2)
+                progress = len(stored(dsn))
+                until(lambda: len(stored(dsn)) > progress + 40, 30, "bars flow on both", every_s=0.2)
+                load.stop()
+                wait_stored(dsn, load.expected(), 60)
+                assert [first.process.poll(), second.process.poll()] == [None, None]
+        seen: list[tuple[Any, ...]] = []
+        newest: dict[Any, int] = {}
+        for partition in range(4):
+            for message in read(kafka, f"{prefix}bars.v1", partition):
+                bar = decode_bar(message.value())
+                seen.append((message.key(), bar.last_offset, bar.revision, bar.final))
+                # What compaction keeps is the last of each key: it must not be an older version.
+                assert newest.get(message.key(), -1) <= bar.last_offset
+                newest[message.key()] = bar.last_offset
+        assert len(seen) == len(set(seen))
+        assert len(newest) == len(load.expected())
