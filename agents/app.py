@@ -71,9 +71,7 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         if not keep_state:
             return Unfenced(producer)
         # The id is that of what is guarded: two groups that write the same state fence each other.
-        return FencedProducer(
-            confluent_config(settings), f"{topics.state}-{partition}", settings.transaction_s
-        )
+        return FencedProducer(confluent_config(settings), topics.owner(partition), settings.transaction_s)
 
     pipeline = BarsPipeline(
         settings.ticks,
@@ -91,7 +89,9 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         topics.rate,
         provider=settings.group,
     )
-    app.transport.is_open = lambda tp: tp.topic not in tick_names or valve.is_open(tp.partition)
+    app.transport.is_open = lambda tp: (
+        tp.topic not in tick_names or (valve.is_open(tp.partition) and pipeline.is_ready(tp))
+    )
     app.transport.start_of = lambda tp: None if (at := pipeline.position(tp)) < 0 else at + 1
     app.transport.on_gap = TickGaps(settings.ticks).leap
     pipeline.on_lost = lambda partition: app.give_up(TP(name, partition) for name in tick_names)

@@ -143,6 +143,8 @@ def batch_agent(app: App, *topics: str, name: str, handle: Handler) -> Any:
     async def agent(stream: AsyncIterable[Batch]) -> None:
         async for batch in stream:
             batch.taken = True
+            if batch.void:
+                continue
             try:
                 await handle(batch)
                 batch.release()

@@ -29,7 +29,17 @@ class Batch:
     neither is anything after it: whoever takes batches must acknowledge each of them.
     """
 
-    __slots__ = ("_ledger", "acked", "first_offset", "last_offset", "records", "released", "taken", "tp")
+    __slots__ = (
+        "_ledger",
+        "acked",
+        "first_offset",
+        "last_offset",
+        "records",
+        "released",
+        "taken",
+        "tp",
+        "void",
+    )
 
     def __init__(self, tp: TP, records: Sequence[Any], ledger: Ledger) -> None:
         self.tp = tp
@@ -39,6 +49,7 @@ class Batch:
         self.taken = False  # an agent has got it
         self.released = False
         self.acked = False
+        self.void = False  # its partition was sought or revoked: whoever owns it reads this again
         self._ledger = ledger
 
     def __len__(self) -> int:
@@ -123,7 +134,8 @@ class Ledger:
         """Drop all that is known of these partitions, or of all: they were sought or revoked."""
         known = {*self._in_flight, *self._committable}
         for tp in known if tps is None else tps:
-            self._in_flight.pop(tp, None)
+            for batch in self._in_flight.pop(tp, ()):
+                batch.void = True
             self._waiting.pop(tp, None)
             self._committable.pop(tp, None)
 
@@ -131,4 +143,6 @@ class Ledger:
         """Drop the batches that no agent has got yet, and none ever will."""
         for tp, queue in self._in_flight.items():
             while queue and not queue[-1].taken:
-                self._waiting[tp].discard(queue.pop())
+                batch = queue.pop()
+                batch.void = True
+                self._waiting[tp].discard(batch)

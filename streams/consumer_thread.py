@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: how long a resumed partition waits behind idle ones. Faust's 1.5 s is hard-coded.
 FETCH_MAX_WAIT_MS = 50
 
+#: How long aiokafka waits before it tries again what failed.
+RETRY_BACKOFF_MS = 250
+
 #: How often a fetch that found nothing asks again what is wanted: a valve that is open part of the
 #: time opens by the clock, with nobody to wake the fetch.
 RECHECK_S = 0.02
@@ -51,6 +54,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = self.consumer.transport.isolation_level
+        # Faust does not let it be set; aiokafka's tasks would try ten times a second each while a broker is away.
+        consumer._retry_backoff_ms = RETRY_BACKOFF_MS
+        consumer._client._retry_backoff = RETRY_BACKOFF_MS / 1000
         # A position that the log does not hold is a loss to be told, not one to be passed over.
         consumer._auto_offset_reset = "none"
         return consumer

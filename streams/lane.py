@@ -56,6 +56,8 @@ class Lane:
         self.partition = partition
         self.outlet = outlet
         self.engines: dict[TP, BarEngine] = {}
+        self.ready = False
+        """Whether it has the state that its last owner left."""
         self.committed = False
         """Whether anything was made durable since this lane was opened."""
         self._topics = topics

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable
 
 import stamina.instrumentation
 import structlog
@@ -25,6 +29,32 @@ def _not_told_elsewhere(record: logging.LogRecord) -> bool:
     """
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, TidegateError) and record.name.startswith(("faust", "mode")))
+
+
+class Calm(logging.Filter):
+    """Lets a library say the same thing once in `every_s`, and then how often it would have said it.
+
+    While a broker is away aiokafka's tasks say so a hundred times a second, and what matters drowns.
+    """
+
+    def __init__(self, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._clock = clock
+        self._said: dict[tuple[str, str], float] = {}
+        self._kept_back: Counter[tuple[str, str]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        saying, now = (record.name, str(record.msg)), self._clock()
+        if now - self._said.get(saying, -math.inf) < self._every_s:
+            self._kept_back[saying] += 1
+            return False
+        self._said[saying] = now
+        if more := self._kept_back.pop(saying, 0):
+            record.msg, record.args = f"{record.getMessage()} (and {more} more like it)", ()
+        return True
 
 
 def configure(level: str = "INFO", *, json: bool | None = None) -> None:
@@ -58,6 +88,7 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
     )
     if level != "DEBUG":
         handler.addFilter(_not_told_elsewhere)
+        handler.addFilter(Calm())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

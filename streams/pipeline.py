@@ -70,7 +70,7 @@ class BarsPipeline:
     async def process(self, batch: Batch) -> None:
         """Apply one batch and hand its bars to the producer."""
         lane = self._lane(batch.tp)
-        if lane is None:
+        if lane is None or not lane.ready:
             return  # lost: it is never acknowledged, and its next owner reads it again
         output = lane.apply(batch, self._clock())
         for name in Counts.__slots__:
@@ -104,20 +104,21 @@ class BarsPipeline:
         """Make what was applied so far durable, then acknowledge its batches."""
         await asyncio.gather(*(self._guarded(lane, lane.checkpoint) for lane in list(self._lanes.values())))
 
-    async def take_over(self, tps: Iterable[TP], log_ids: Mapping[str, str]) -> None:
+    async def take_over(self, tps: Iterable[TP], log_ids: Mapping[str, str]) -> dict[TP, Lane]:
         """Become the owner of tick partitions, before their state is read. Raises `BrokerError`.
 
-        `log_ids` are what the broker calls the tick topics: offsets mean nothing in a topic made anew.
+        Gives their lanes, which take nothing before they are restored and made ready. `log_ids` are what
+        the broker calls the tick topics: offsets mean nothing in a topic made anew.
         """
         await self.release()
+        lanes: dict[TP, Lane] = {}
         for tp in tps:
-            lane = self._lanes.get(tp.partition) or self._new_lane(tp.partition)
+            lanes[tp] = lane = self._lanes.get(tp.partition) or self._new_lane(tp.partition)
             lane.engines[tp] = self._engine(tp, log_ids.get(tp.topic, ""))
-        await asyncio.gather(*(lane.outlet.open() for lane in self._lanes.values()))
-
-    def restore(self, tp: TP, rows: Mapping[str, bytes]) -> None:
-        """Go on with the state that the last owner left. Raises `StateError`. From any thread."""
-        self._lanes[tp.partition].restore(tp, rows)
+        await asyncio.gather(
+            *(lane.outlet.open() for lane in {id(lane): lane for lane in lanes.values()}.values())
+        )
+        return lanes
 
     async def release(self) -> None:
         """Give all partitions back: what is not durable is taken back, and made again by the next owner.
@@ -129,6 +130,11 @@ class BarsPipeline:
             self._lanes.clear()
             self._homes.clear()
             await asyncio.gather(*(lane.outlet.close() for lane in lanes))
+
+    def is_ready(self, tp: TP) -> bool:
+        """Whether batches of this partition can be processed. From any thread."""
+        lane = self._lanes.get(tp.partition)
+        return lane.ready if lane is not None else not self._keep_state
 
     def position(self, tp: TP) -> int:
         """The offset of the last record applied; -1 before the first."""
@@ -153,6 +159,7 @@ class BarsPipeline:
             pace=self._pace,
             checkpoint_bytes=self._checkpoint_bytes,
         )
+        lane.ready = not self._keep_state
         return lane
 
     def _engine(self, tp: TP, log_id: str) -> BarEngine:

@@ -25,13 +25,26 @@ async def take_over(settings: Settings, topic: str, pipeline: BarsPipeline, tps:
     """
     started = time.monotonic()
     ids = await log_ids(settings, {tp.topic for tp in tps}) if tps else {}
-    await pipeline.take_over(tps, ids)
+    lanes = await pipeline.take_over(tps, ids)
+    fenced = time.monotonic()
     states = await read_rows(settings, topic, tps)
-    for tp, rows in states.items():
+    read = time.monotonic()
+    # These lanes, whatever the pipeline has by now: the next assignment may be under way, with lanes of its own.
+    for tp, lane in lanes.items():
         where = f"{tp.topic}[{tp.partition}]"
         try:
-            await asyncio.to_thread(pipeline.restore, tp, rows)
+            await asyncio.to_thread(lane.restore, tp, states[tp])
         except StateError as exc:
             raise StateError(f"{where}: {exc}", hint=exc.hint) from None
-        log.info("state.recovered", partition=where, rows=len(rows), position=pipeline.position(tp))
-    log.info("partitions.taken_over", partitions=len(tps), after_s=round(time.monotonic() - started, 2))
+        log.info("state.recovered", partition=where, rows=len(states[tp]), position=pipeline.position(tp))
+    for lane in lanes.values():
+        lane.ready = True
+    log.info(
+        "partitions.taken_over",
+        partitions=len(tps),
+        rows=sum(map(len, states.values())),
+        bytes=sum(len(row) for rows in states.values() for row in rows.values()),
+        fenced_s=round(fenced - started, 2),
+        read_s=round(read - fenced, 2),
+        restored_s=round(time.monotonic() - read, 2),
+    )

@@ -11,6 +11,7 @@ from faust.types import TP
 from schemas.bar import Bar, decode_bar
 from schemas.dead_letter import HEADER, decode_dead_letter
 from schemas.errors import LaneLost, ProduceError
+from streams.bars.state import dump_position
 from streams.batch import Batch, Ledger
 from streams.pipeline import SOURCE_HEADER, BarsPipeline
 from streams.settings import TickTopic
@@ -109,9 +110,15 @@ async def test_a_header_without_a_value_is_no_obstacle_to_a_dead_letter() -> Non
 
 async def taken_over(outlet: Transactions, **options: Any) -> BarsPipeline:
     pipeline = pipeline_of(outlet, **options)
-    await pipeline.take_over([TICKS], {"ticks": "id"})
-    pipeline.restore(TICKS, {})
+    await restore(pipeline, {})
     return pipeline
+
+
+async def restore(pipeline: BarsPipeline, rows: dict[str, bytes]) -> None:
+    lanes = await pipeline.take_over([TICKS], {"ticks": "id"})
+    assert not pipeline.is_ready(TICKS)
+    lanes[TICKS].restore(TICKS, rows)
+    lanes[TICKS].ready = True
 
 
 async def test_bars_and_then_the_state_that_holds_them_are_committed_before_offsets() -> None:
@@ -153,12 +160,9 @@ async def test_what_a_state_contains_is_not_applied_again_nor_dead_lettered_agai
     await pipeline.process(batch(0, 4))
     await pipeline.checkpoint()
     prefix = "md.bars.state.v1"
-    rows = {"A": "", "": ""} | dict(
-        zip(["A", ""], [value for topic, value, _ in outlet.out if topic == prefix], strict=True)
-    )
-    successor = await taken_over(again := Transactions())
-    await successor.take_over([TICKS], {"ticks": "id"})
-    successor.restore(TICKS, rows)  # type: ignore[arg-type]
+    rows = [value or b"" for topic, value, _ in outlet.out if topic == prefix]
+    successor = pipeline_of(again := Transactions())
+    await restore(successor, dict(zip(["A", ""], rows, strict=True)))
     assert successor.position(TICKS) == 4
     await successor.process(batch(2, 5))
     await successor.close()
@@ -188,14 +192,32 @@ async def test_a_lost_lane_vouches_for_nothing_and_the_worker_goes_on(during: st
     assert (another.acked, pipeline.position(TICKS), lost) == (False, -1, [0])
 
 
+async def test_a_take_over_that_the_next_one_overtook_changes_nothing() -> None:
+    pipeline = pipeline_of(Transactions())
+    old = await pipeline.take_over([TICKS], {})
+    await pipeline.release()  # while the first still reads the state
+    new = await pipeline.take_over([TICKS], {})
+    old[TICKS].restore(TICKS, {"": dump_position(7, "")})
+    old[TICKS].ready = True
+    assert (pipeline.is_ready(TICKS), pipeline.position(TICKS)) == (False, -1)
+    new[TICKS].restore(TICKS, {"": dump_position(9, "")})
+    new[TICKS].ready = True
+    assert (pipeline.is_ready(TICKS), pipeline.position(TICKS)) == (True, 9)
+
+
 async def test_a_lane_that_cannot_be_kept_stops_the_worker_at_last() -> None:
     pipeline = pipeline_of(outlet := Transactions())
     outlet.fault = LaneLost("fenced")
+
+    async def lose() -> None:
+        await restore(pipeline, {})
+        await pipeline.process(batch(0, 2))
+        await pipeline.checkpoint()
+
+    for _ in range(4):
+        await lose()
     with pytest.raises(LaneLost):
-        for _ in range(10):
-            await pipeline.take_over([TICKS], {})
-            await pipeline.process(batch(0, 2))
-            await pipeline.checkpoint()
+        await lose()
 
 
 async def test_much_output_is_committed_before_its_time() -> None:
