@@ -24,6 +24,12 @@ from streams.runtime import crashed, running
 from streams.settings import Settings, TickTopic, load_settings
 from streams.topics import Topics
 
+#: How long a run waits for a database that it has reached: somebody sits before it.
+PATIENCE_S = 15.0
+
+#: After a crash. A run that succeeds has nothing left to drain.
+DRAIN_NS = 2 * 10**9
+
 _TOPIC_CONFIG = {"max.message.bytes": str(2 << 20)}
 
 
@@ -48,7 +54,7 @@ class Loop:
         self._partitions: dict[bytes, int] = {}
         self._paced = embedded
         self.bars = roles.bars_role(settings, pace=self._bars.pace if embedded else None, keep_state=False)
-        self.store = roles.store_role(settings, store=store)
+        self.store = roles.store_role(settings, store=store, patience_s=PATIENCE_S)
         self.bars.pipeline.on_applied = self._ticks.consumed
         self.store.writer.on_stored = self._stored_upto
         self.store.writer.on_written = self._remember
@@ -140,6 +146,7 @@ async def whole_loop(
         topic_prefix=prefix,
         ticks=(tick,),
         store=store_url,
+        drain_timeout=DRAIN_NS,
         **({"security_protocol": "PLAINTEXT", "session_timeout": 6 * 10**9} if own else {}),
         **overrides,
     )

@@ -35,3 +35,7 @@ class Topics:
     def rate(self) -> str:
         """What the rate controllers decided."""
         return f"{self.prefix}rate.v1"
+
+    def owner(self, partition: int) -> str:
+        """The transactional id of whoever owns a partition: that of what it guards, whatever the group."""
+        return f"{self.state}-{partition}"

@@ -19,6 +19,8 @@ COMMANDS = {
     "replay": "files into a ticks topic",
     "feed": "a simulated feed into a ticks topic",
     "bars": "what the store holds",
+    "dlq": "list, show and replay dead letters",
+    "state": "show or reset what workers keep of open windows",
     "topics": "compare the broker's topics with the plan, and apply it",
     "schema": "the JSON Schema of a message",
 }

@@ -23,6 +23,14 @@ def emit(text: str) -> None:
         _leave()
 
 
+def emit_bytes(value: bytes) -> None:
+    """Write bytes to standard output as they are, as `emit` does text."""
+    try:
+        click.echo(value, nl=False)
+    except BrokenPipeError:
+        _leave()
+
+
 def _leave() -> NoReturn:
     # Python flushes standard output when it ends, and would complain.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

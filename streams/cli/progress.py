@@ -44,3 +44,33 @@ class FileProgress:
         """Show how many of the units are done, and what goes on."""
         read = sum(source.read_bytes for source in self._sources)
         self._progress.update(self._task, completed=read, count=count, description=what)
+
+
+class CountProgress:
+    """A bar on a terminal, by a count of what is known to be there; nothing where standard error is piped."""
+
+    def __init__(self, what: str) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,} of {task.total:,}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task(what, total=0)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Show how many are done, of how many."""
+        self._progress.update(self._task, completed=done, total=total)

@@ -69,12 +69,19 @@ class Publisher:
         return self.sent - len(self._producer) - self._lost - len(self._errors)
 
     async def publish(
-        self, value: bytes, key: bytes | None, origin: str, headers: list[tuple[str, bytes]] | None = None
+        self,
+        value: bytes | None,
+        key: bytes | None,
+        origin: str,
+        headers: list[tuple[str, bytes]] | None = None,
+        partition: int = -1,
     ) -> None:
         """Publish one record; `origin` says where it is from. Raises ProduceError once publishing fails."""
         self._look()
         note = functools.partial(self._note, origin)
-        await self._producer.send(self.topic, value, key=key, headers=headers, on_error=note)
+        await self._producer.send(
+            self.topic, value, key=key, headers=headers, partition=partition, on_error=note
+        )
         self.sent += 1
 
     def refuse(self, reason: str) -> None:

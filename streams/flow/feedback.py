@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import structlog
 
@@ -19,7 +20,8 @@ class FeedbackPublisher:
     """Says how full the queue is: on every change of level, and as a heartbeat.
 
     Feedback about partition p of the bars topic goes to partition p of the feedback topic, where
-    the worker that consumes tick partition p reads it.
+    the worker that consumes tick partition p reads it. The last word about a partition that goes to
+    another worker is `ok`: it takes back what this one asked for, and nothing that another one asks.
     """
 
     def __init__(
@@ -29,21 +31,38 @@ class FeedbackPublisher:
         topic: str,
         coordinator_id: str,
         *,
-        partitions: Callable[[], Iterable[int]],
         heartbeat_s: float,
     ) -> None:
         self._writer = writer
         self._producer = producer
         self._topic = topic
         self._coordinator_id = coordinator_id
-        self._partitions = partitions
         self._heartbeat_s = heartbeat_s
+        self._owned: frozenset[int] = frozenset()
+        self._left = False
         self._epoch = time.time_ns() // 10**6
+        self._ts = 0.0
         self._level_changed = asyncio.Event()
 
     def level_changed(self) -> None:
         """Publish soon rather than at the next heartbeat."""
         self._level_changed.set()
+
+    async def own(self, partitions: Iterable[int]) -> None:
+        """Take note of the partitions this worker owns now, and say good-bye to those that it has lost.
+
+        Called after a rebalance, not before: a stalled store must not let go of what it gets back.
+        """
+        owned = frozenset(() if self._left else partitions)
+        gone, self._owned = self._owned - owned, owned
+        for partition in sorted(gone):
+            await self._publish(partition, gone=True)
+        self._level_changed.set()
+
+    async def leave(self) -> None:
+        """Say good-bye to all partitions; what is assigned from now on is not ours."""
+        self._left = True
+        await self.own(())
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -57,7 +76,7 @@ class FeedbackPublisher:
                     queue=self._writer.size,
                     capacity=self._writer.capacity,
                 )
-            for partition in self._partitions():
+            for partition in sorted(self._owned):
                 await self._publish(partition)
             try:
                 async with asyncio.timeout(self._heartbeat_s):
@@ -66,17 +85,19 @@ class FeedbackPublisher:
                 continue
             self._level_changed.clear()
 
-    async def _publish(self, partition: int) -> None:
+    async def _publish(self, partition: int, *, gone: bool = False) -> None:
         writer = self._writer
+        # The later word counts, also where the clock was set back.
+        self._ts = max(time.time(), math.nextafter(self._ts, math.inf))
         feedback = Feedback(
             coordinator_id=self._coordinator_id,
-            queue_size=writer.size,
+            queue_size=0 if gone else writer.size,
             capacity=writer.capacity,
-            level=writer.level,
-            ts=time.time(),
+            level=Level.ok if gone else writer.level,
+            ts=self._ts,
             partition=partition,
             epoch=self._epoch,
-            drain_rate=writer.drain_rate,
+            drain_rate=None if gone else writer.drain_rate,
         )
         await self._producer.send(
             self._topic, encode_feedback(feedback), key=self._coordinator_id.encode(), partition=partition

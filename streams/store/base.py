@@ -59,8 +59,10 @@ class Store(Protocol):
     one transaction, all or nothing, and gives the result of writing its bars one after the other.
 
     Errors are StoreError; where `retriable` is true the same call may succeed later, also when a commit was
-    cut off and nobody knows its outcome. `open` and `write` connect anew after an error. BadBar names one
-    bar, and the same batch without it may be written. Numbers are exact, and read back in plain notation.
+    cut off and nobody knows its outcome. `open` and `write` connect anew after an error. BadBar says that some
+    bar of the batch is refused, and names it where the database does: always when there is only one.
+    StoreTooSlow says that fewer bars may pass. Numbers are exact, and read back in plain notation. A table that
+    was there and is gone is made again by `open` of another start only: until then it is StoreRefused.
     """
 
     name: str
@@ -79,8 +81,10 @@ class Store(Protocol):
         """Disconnect; may be repeated."""
 
 
-def open_store(url: str, *, read_only: bool = False) -> Store:
+def open_store(url: str, *, read_only: bool = False, timeout_s: float = 300.0) -> Store:
     """The store behind a URL, not connected yet; `read_only` makes nothing that is not there.
+
+    A write over the network that takes longer than `timeout_s` is given up: StoreTooSlow.
 
     `duckdb:PATH` (also `duckdb:///absolute/path` and `duckdb::memory:`), `postgresql://...` or
     `postgres://...` with what asyncpg reads, such as `?sslmode=require` or `?search_path=SCHEMA`. Raises
@@ -94,7 +98,7 @@ def open_store(url: str, *, read_only: bool = False) -> Store:
     if scheme in ("postgresql", "postgres") and rest.startswith("//"):
         from streams.store.postgres import PostgresStore
 
-        return PostgresStore(url, read_only=read_only)
+        return PostgresStore(url, read_only=read_only, timeout_s=timeout_s)
     raise ConfigError(f"no store is known for {redact(url)!r}", hint=f"use one of: {SCHEMES}")
 
 

@@ -23,11 +23,11 @@ from typing import ParamSpec, TypeVar
 import duckdb
 
 from schemas.bar import Bar
-from schemas.errors import BadBar, StoreError
+from schemas.errors import BadBar, StoreError, StoreRefused
 from streams.store.base import BarQuery, WriteResult
 from streams.store.duck_errors import explain, explain_open, in_use, may_open
 from streams.store.duck_sql import CREATE, FIND_COLUMNS, FIND_CONFLICTS, MERGE, TYPES, select, staged
-from streams.store.fit import fitted, name_refused
+from streams.store.fit import fitted, named
 from streams.store.table import Row, complaints, to_bar
 from streams.store.versions import conflicting, key_of, rounds
 
@@ -54,6 +54,7 @@ class DuckStore:
         self._read_only = read_only
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._inode = 0
 
     async def open(self) -> None:
         """As `Store.open`; raises StoreInUse when another process has the file."""
@@ -64,9 +65,7 @@ class DuckStore:
         try:
             return await self._run(self._write, bars)
         except BadBar as error:
-            if error.bar is not None:
-                raise
-            raise await name_refused(bars, error, self._refusal) from error
+            raise named(error, bars) from error
 
     async def read(self, query: BarQuery) -> AsyncIterator[list[Bar]]:
         """As `Store.read`; sees what was committed when it began, and writing goes on meanwhile."""
@@ -91,14 +90,8 @@ class DuckStore:
         call = partial(work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    async def _refusal(self, bars: Sequence[Bar]) -> BadBar | None:
-        try:
-            await self._run(self._write, bars, keep=False)
-        except BadBar as error:
-            return error
-        return None
-
-    def _write(self, bars: Sequence[Bar], *, keep: bool = True) -> WriteResult:
+    def _write(self, bars: Sequence[Bar]) -> WriteResult:
+        self._check_file()
         connection = self._connected()
         rows = fitted(bars)
         written, refused = 0, list[Bar]()
@@ -108,10 +101,7 @@ class DuckStore:
                 count, conflicts = _merge(connection, some)
                 written += count
                 refused += conflicts
-            if keep:
-                connection.commit()
-            else:
-                connection.rollback()
+            connection.commit()
         except Exception as error:
             self._recover(connection)
             raise explain(error, self.name) from error
@@ -156,14 +146,29 @@ class DuckStore:
             return duckdb.connect(config=CONFIG)
         if self._path in _files_of_this_process:
             raise in_use(self.name, "this process")
+        new = not self._path.exists()
         try:
             if not may_open(self._path, read_only=self._read_only):
                 raise duckdb.IOException("permission denied")
             connection = duckdb.connect(self._path, read_only=self._read_only, config=CONFIG)
         except duckdb.Error as error:
-            raise explain_open(error, self.name, self._path, read_only=self._read_only) from error
+            found = explain_open(error, self.name, self._path, read_only=self._read_only)
+            if new and found.retriable:  # the disk is full: what could be written of it can never be opened
+                self._path.unlink(missing_ok=True)
+            raise found from error
         _files_of_this_process.add(self._path)
+        self._inode = self._path.stat().st_ino
         return connection
+
+    def _check_file(self) -> None:
+        # What is written into a file that somebody has deleted is gone with the last process that has it open.
+        if self._connection is None or self._path is None:
+            return
+        if not self._path.exists() or self._path.stat().st_ino != self._inode:
+            self._disconnect()
+            raise StoreRefused(
+                f"{self.name}: the file was deleted or replaced", hint="the next write opens what is there"
+            )
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(QUIET)
@@ -172,9 +177,9 @@ class DuckStore:
         if not found and not self._read_only:
             connection.execute(CREATE)
         elif not found:
-            raise StoreError(f"{self.name}: holds no bars", hint="is the path right?")
+            raise StoreRefused(f"{self.name}: holds no bars", hint="is the path right?")
         elif wrong := complaints(found, TYPES):
-            raise StoreError(
+            raise StoreRefused(
                 f"{self.name}: its table bars is not Tidegate's: {wrong}", hint="name another file for bars"
             )
         connection.commit()

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from schemas.errors import BadBar, StoreError, StoreInUse, StoreUnavailable
+from schemas.errors import BadBar, StoreError, StoreInUse, StoreRefused, StoreTooSlow, StoreUnavailable
 
 ONE_PROCESS = (
     "one process at a time opens a DuckDB file: stop the other one, or keep bars in PostgreSQL, "
@@ -33,19 +33,19 @@ def explain_open(error: duckdb.Error, name: str, path: Path, *, read_only: bool)
     if "Conflicting lock" in text or "different configuration" in text:
         return in_use(name, _holder(text))
     if read_only and not path.exists():
-        return StoreError(f"no such store: {name}", hint="is the path right? a worker makes it")
+        return StoreRefused(f"no such store: {name}", hint="is the path right? a worker makes it")
     if path.is_dir():
-        return StoreError(f"{name}: is a directory", hint="name a file in it")
+        return StoreRefused(f"{name}: is a directory", hint="name a file in it")
     if not path.parent.is_dir():
-        return StoreError(f"{name}: there is no directory {path.parent}", hint="make it, or name another")
+        return StoreRefused(f"{name}: there is no directory {path.parent}", hint="make it, or name another")
     if not may_open(path, read_only=read_only):
         who = "is not readable" if read_only else "cannot be written, or its directory cannot"
-        return StoreError(f"{name}: {who}", hint="check owner, permissions and mount options")
+        return StoreRefused(f"{name}: {who}", hint="check owner, permissions and mount options")
     if path.exists() and not _is_duckdb(path):
-        return StoreError(f"{name}: is not a DuckDB file", hint="name another path; it was left as it is")
+        return StoreRefused(f"{name}: is not a DuckDB file", hint="name another path; it was left as it is")
     found = explain(error, name)
     if found.retriable and not _FULL.search(text):
-        return StoreError(str(found), hint="is the file damaged, or its disk?")
+        return StoreRefused(str(found), hint="is the file damaged, or its disk?")
     return found
 
 
@@ -66,17 +66,17 @@ def explain(error: Exception, name: str) -> StoreError:
     text = _text(error)
     if _FULL.search(text):
         return StoreUnavailable(
-            f"{name}: the disk is full ({text})", hint="free some space; writing goes on by itself"
+            f"{name}: the disk is full ({text})", hint="free some space; a worker then goes on by itself"
         )
     if isinstance(error, duckdb.SerializationException) or _DAMAGED.search(text):
         return StoreError(f"{name}: the file is damaged: {text}", hint="restore it, or name another path")
     match error:
         case duckdb.OutOfMemoryException():
-            return StoreUnavailable(f"{name}: out of memory: {text}", hint="write smaller batches")
+            return StoreTooSlow(f"{name}: out of memory: {text}", hint="write smaller batches")
         case duckdb.IOException() | duckdb.FatalException() | duckdb.TransactionException():
             return StoreUnavailable(f"{name}: {text}")
         case duckdb.CatalogException() | duckdb.BinderException():
-            return StoreError(f"{name}: {text}", hint="was the table bars altered or dropped?")
+            return StoreRefused(f"{name}: {text}", hint="was the table bars altered or dropped?")
         case _ if isinstance(error, _REFUSALS):
             return BadBar(text)
     return StoreError(f"{name}: {text}")

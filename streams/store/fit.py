@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -50,17 +50,11 @@ def bad_bar(bar: Bar, what: str) -> BadBar:
     return BadBar(f"bar {shorten(key, 200)} of {source}: {what}", bar=bar)
 
 
-async def name_refused(
-    bars: Sequence[Bar], error: BadBar, refusal: Callable[[Sequence[Bar]], Awaitable[BadBar | None]]
-) -> BadBar:
-    """The error for a bar that the database refuses, of a batch that it refused with `error`.
-
-    `refusal` tries some of the bars, leaves no trace in the database, and says whether these are refused.
-    """
-    while len(bars) > 1:
-        half = len(bars) // 2
-        bars = bars[:half] if await refusal(bars[:half]) else bars[half:]
-    return bad_bar(bars[0], str(await refusal(bars) or error))
+def named(error: BadBar, bars: Sequence[Bar]) -> BadBar:
+    """The error for bars that were refused: it names the bar where it is known which."""
+    if error.bar is not None or len(bars) != 1:
+        return error
+    return bad_bar(bars[0], str(error))
 
 
 def _fit(bar: Bar) -> Bar:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
-import asyncpg
-
 from schemas.bar import Bar
-from schemas.errors import BadBar, StoreError, TidegateError
+from schemas.errors import BadBar, StoreRefused, StoreTooSlow, TidegateError
 from streams.store.base import BarQuery, WriteResult, redact
-from streams.store.fit import fitted, name_refused
-from streams.store.postgres_errors import explain, unreadable_url
+from streams.store.fit import fitted, named
+from streams.store.postgres_errors import explain
+from streams.store.postgres_session import connect, hang_up, roll_back
 from streams.store.postgres_sql import (
     CLEAR_STAGE,
     CREATE,
@@ -27,7 +26,7 @@ from streams.store.postgres_sql import (
     FIND_KEY,
     FIND_RIGHTS,
     LOCK,
-    PLAN,
+    SESSION,
     STAGE,
     TYPES,
     UPSERT,
@@ -36,9 +35,6 @@ from streams.store.postgres_sql import (
 from streams.store.table import COLUMNS, KEY, complaints, to_bar, to_row
 from streams.store.versions import conflicting, key_of, rounds
 
-CONNECT_TIMEOUT_S = 10.0
-STATEMENT_TIMEOUT_S = 300.0
-"""A peer that vanished without a word; a slow database must be left in peace."""
 READ_ROWS = 5_000
 
 _OTHER_SCHEMA = "name another database, or another schema with ?search_path=SCHEMA"
@@ -47,11 +43,13 @@ _OTHER_SCHEMA = "name another database, or another schema with ?search_path=SCHE
 class PostgresStore:
     """A `Store` in PostgreSQL: one connection for writing, and one for each read."""
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
+    def __init__(self, url: str, *, read_only: bool = False, timeout_s: float = 300.0) -> None:
         self.name = redact(url)
         self._url = url
         self._read_only = read_only
+        self._timeout_s = timeout_s
         self._connection: Any = None
+        self._started = False
         self._lock = asyncio.Lock()
 
     async def open(self) -> None:
@@ -59,9 +57,10 @@ class PostgresStore:
         async with self._lock:
             try:
                 with self._explaining():
-                    connection = await self._connected()
-                    await connection.execute("SELECT 1")
-            except StoreError:
+                    async with asyncio.timeout(self._timeout_s):
+                        connection = await self._connected()
+                        await connection.execute("SELECT 1")
+            except BaseException:
                 self._drop()
                 raise
 
@@ -69,11 +68,18 @@ class PostgresStore:
         """As `Store.write`."""
         async with self._lock:
             try:
-                return await self._write(bars)
+                # Around all of it: the driver waits without end for room in the socket, say.
+                async with asyncio.timeout(self._timeout_s) as limit:
+                    return await self._write(bars)
             except BadBar as error:
-                if error.bar is not None:
+                raise named(error, bars) from error
+            except TimeoutError as error:
+                if not limit.expired():
                     raise
-                raise await name_refused(bars, error, self._refusal) from error
+                raise StoreTooSlow(
+                    f"{self.name}: a write of {len(bars):,} bars took longer than {self._timeout_s:g} s",
+                    hint="is the database overloaded, or the table locked?",
+                ) from error
 
     async def read(self, query: BarQuery) -> AsyncIterator[list[Bar]]:
         """As `Store.read`; sees what was committed when it began."""
@@ -86,23 +92,16 @@ class PostgresStore:
                     while rows := await cursor.fetch(READ_ROWS):
                         yield [to_bar(tuple(row)) for row in rows]
             finally:
-                await _hang_up(connection)
+                await hang_up(connection)
 
     async def close(self) -> None:
         """As `Store.close`; waits for a write in progress."""
         async with self._lock:
-            connection, self._connection = self._connection, None
+            connection, self._connection, self._started = self._connection, None, False
             if connection is not None:
-                await _hang_up(connection)
+                await hang_up(connection)
 
-    async def _refusal(self, bars: Sequence[Bar]) -> BadBar | None:
-        try:
-            await self._write(bars, keep=False)
-        except BadBar as error:
-            return error
-        return None
-
-    async def _write(self, bars: Sequence[Bar], *, keep: bool = True) -> WriteResult:
+    async def _write(self, bars: Sequence[Bar]) -> WriteResult:
         rows = fitted(bars)
         written, refused = 0, list[Bar]()
         try:
@@ -110,13 +109,18 @@ class PostgresStore:
                 connection = await self._connected()
                 transaction = connection.transaction()
                 await transaction.start()
+                # The server would fit numbers into a column that was narrowed meanwhile.
+                await self._check_columns(connection)
                 for n, some in enumerate(rounds(rows)):
                     if n:
                         await connection.execute(CLEAR_STAGE)
                     count, conflicts = await _merge(connection, some)
                     written += count
                     refused += conflicts
-                await (transaction.commit() if keep else transaction.rollback())
+                await transaction.commit()
+        except BadBar:
+            await roll_back(connection, transaction)
+            raise
         except BaseException:
             self._drop()  # and with it the transaction, in whatever state it is
             raise
@@ -125,58 +129,56 @@ class PostgresStore:
 
     async def _connected(self) -> Any:
         if self._connection is None or self._connection.is_closed():
-            connection = await self._connect()
-            try:
-                await self._prepare(connection)
-            except BaseException:
-                connection.terminate()
-                raise
-            self._connection = connection
+            with self._explaining(writing=False):
+                connection = await self._connect()
+                try:
+                    await self._prepare(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
+            self._connection, self._started = connection, True
         return self._connection
 
     async def _connect(self) -> Any:
-        settings = {} if "application_name=" in self._url else {"application_name": "tidegate"}
-        if self._read_only:
-            settings["default_transaction_read_only"] = "on"
-        try:
-            return await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=STATEMENT_TIMEOUT_S,
-                server_settings=settings,
-            )
-        except ValueError as error:
-            if isinstance(error, OSError):  # of a certificate
-                raise
-            raise unreadable_url(self.name) from None
+        return await connect(self._url, self.name, read_only=self._read_only, timeout_s=self._timeout_s)
 
     async def _prepare(self, connection: Any) -> None:
         if self._read_only:
             await self._check(connection)
             return
+        await connection.execute(SESSION)
         async with connection.transaction():
             await connection.execute(LOCK)
-            if await connection.fetchval("SELECT to_regclass('bars')") is None:
+            if not self._started and await connection.fetchval("SELECT to_regclass('bars')") is None:
                 await connection.execute(CREATE)
             await self._check(connection)
         await connection.execute(CREATE_STAGE)
-        await connection.execute(PLAN)
+
+    async def _check_columns(self, connection: Any) -> None:
+        found = dict(map(tuple, await connection.fetch(FIND_COLUMNS)))
+        if not found and self._started:
+            raise StoreRefused(
+                f"{self.name}: its table bars is gone",
+                hint="put it back; a worker makes a new one only when it starts",
+            )
+        if not found:
+            raise StoreRefused(f"{self.name}: holds no table bars", hint=_OTHER_SCHEMA)
+        if wrong := complaints(found, TYPES):
+            raise self._another_table(wrong)
 
     async def _check(self, connection: Any) -> None:
-        found = dict(map(tuple, await connection.fetch(FIND_COLUMNS)))
-        if not found:
-            raise StoreError(f"{self.name}: holds no table bars", hint=_OTHER_SCHEMA)
-        wrong = complaints(found, TYPES)
-        if not wrong and not self._read_only and not await connection.fetchval(FIND_KEY):
-            wrong = f"it has no primary key ({', '.join(KEY)})"
-        if wrong:
-            raise StoreError(f"{self.name}: its table bars is not Tidegate's: {wrong}", hint=_OTHER_SCHEMA)
+        await self._check_columns(connection)
+        if not self._read_only and not await connection.fetchval(FIND_KEY):
+            raise self._another_table(f"it has no primary key ({', '.join(KEY)})")
         rights = dict(await connection.fetchrow(FIND_RIGHTS))
         needed = list(rights)[:1] if self._read_only else list(rights)
         if missing := [right for right in needed if not rights[right]]:
-            raise StoreError(
+            raise StoreRefused(
                 f"{self.name}: its user has no {', no '.join(missing)}", hint="GRANT what is missing"
             )
+
+    def _another_table(self, wrong: str) -> StoreRefused:
+        return StoreRefused(f"{self.name}: its table bars is not Tidegate's: {wrong}", hint=_OTHER_SCHEMA)
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -184,13 +186,16 @@ class PostgresStore:
             connection.terminate()
 
     @contextmanager
-    def _explaining(self) -> Iterator[None]:
+    def _explaining(self, *, writing: bool = True) -> Iterator[None]:
         try:
             yield
         except TidegateError:
             raise
         except Exception as error:
-            raise explain(error, self.name) from error
+            found = explain(error, self.name)
+            if isinstance(found, BadBar) and not writing:  # a setting of the session, say
+                found = StoreRefused(f"{self.name}: {found}")
+            raise found from error
 
 
 async def _merge(connection: Any, bars: list[Bar]) -> tuple[int, list[Bar]]:
@@ -203,8 +208,3 @@ async def _merge(connection: Any, bars: list[Bar]) -> tuple[int, list[Bar]]:
         by_key = {key_of(bar): bar for bar in bars}
         conflicts = [by_key[tuple(row)] for row in await connection.fetch(FIND_CONFLICTS)]
     return written, conflicts
-
-
-async def _hang_up(connection: Any) -> None:
-    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        await connection.close(timeout=CONNECT_TIMEOUT_S)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import asyncpg
 
-from schemas.errors import BadBar, ConfigError, StoreError, StoreUnavailable
+from schemas.errors import BadBar, ConfigError, StoreError, StoreRefused, StoreTooSlow, StoreUnavailable
+from streams.store.table import COLUMNS
 
 _RETRIABLE = {
     "08": "the connection broke",
@@ -25,17 +26,21 @@ _RETRIABLE = {
 }
 """By the beginning of SQLSTATE; the longest counts."""
 _HINTS = {
-    "28": "check user and password in the URL, and pg_hba.conf on the server",
+    "23502": "a column of your own needs a default",
+    "23514": "make the partition, or a default one",
+    "28": "check user, password and pg_hba.conf; a worker learns another password only by a restart",
     "3D000": "create the database, or name another one in the URL",
     "3F000": "create the schema that search_path names",
     "42501": "grant it to the user of the URL, or let a worker of a user who has it make the table once",
     "42703": "was the table bars altered?",
     "42P01": "was the table bars dropped, or does a pooler in between share connections?",
-    "53100": "free some space; writing goes on by itself",
+    "53100": "free some space; a worker then goes on by itself",
     "53300": "raise max_connections, or run fewer workers",
 }
-_REFUSALS = ("21", "22", "23", "54")
-"""Classes of SQLSTATE for which a row is refused: cardinality, data, constraints, limits."""
+_REFUSALS = ("21", "22", "23", "54", "P0")
+"""Classes of SQLSTATE for which a row is refused: cardinality, data, constraints, limits, triggers that raise."""
+_TOO_SLOW = ("53200", "57014")
+"""Out of memory, and a statement_timeout: fewer rows may pass."""
 
 
 def explain(error: Exception, name: str) -> StoreError:
@@ -46,10 +51,12 @@ def explain(error: Exception, name: str) -> StoreError:
     match error:
         case UnicodeEncodeError() | OverflowError():
             return BadBar(text)
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ssl.SSLSyscallError():
+            return StoreUnavailable(f"{name}: the connection broke: {text}")
         case ssl.SSLError():
-            return StoreError(f"{name}: TLS failed: {text}", hint="check sslmode and sslrootcert")
+            return StoreRefused(f"{name}: TLS failed: {text}", hint="check sslmode and sslrootcert")
         case ConnectionError() if "SSL upgrade" in text:
-            return StoreError(
+            return StoreRefused(
                 f"{name}: the server speaks no TLS", hint="leave out sslmode, or set up TLS there"
             )
         case socket.gaierror():
@@ -78,11 +85,19 @@ def unreadable_url(name: str) -> ConfigError:
 def _explain_server(error: asyncpg.PostgresError, name: str) -> StoreError:
     text, state = _line(error), str(error.sqlstate or "")
     hint = _longest(_HINTS, state) or ""
-    if state.startswith(_REFUSALS):
+    if state.startswith(_REFUSALS) and not _by_the_table(error, state):
         return BadBar(text)
     if why := _longest(_RETRIABLE, state):
-        return StoreUnavailable(f"{name}: {why}: {text}", hint=hint)
-    return StoreError(f"{name}: {text}", hint=hint)
+        kind = StoreTooSlow if state in _TOO_SLOW else StoreUnavailable
+        return kind(f"{name}: {why}: {text}", hint=hint)
+    return StoreRefused(f"{name}: {text}", hint=hint)
+
+
+def _by_the_table(error: asyncpg.PostgresError, state: str) -> bool:
+    """Whether every bar would be refused: a column that no bar has, a partition that nobody has made."""
+    if state == "23502":
+        return getattr(error, "column_name", None) not in (None, *COLUMNS)
+    return state == "23514" and not getattr(error, "constraint_name", None) and "partition" in str(error)
 
 
 def _longest(table: Mapping[str, str], state: str) -> str | None:

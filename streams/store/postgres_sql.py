@@ -79,8 +79,16 @@ CREATE_STAGE = (
     f"CREATE TEMPORARY TABLE {STAGE} ON COMMIT DELETE ROWS AS SELECT {_STAGED} FROM bars WITH NO DATA"
 )
 """Numbers travel as text: the server reads them faster than Python makes numbers of them."""
-PLAN = "SET enable_hashjoin = off; SET enable_mergejoin = off"
-"""The rows of a batch are looked up by the key; the planner would read all of a table that is not large."""
+SESSION = """
+SET enable_hashjoin = off; SET enable_mergejoin = off;
+SET idle_in_transaction_session_timeout = '1min'; SET tcp_user_timeout = '30s';
+SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3
+"""
+"""The rows of a batch are looked up by the key; the planner would read all of a table that is not large.
+
+The others are for a connection that was cut without a word: its transaction would hold its rows for hours,
+and the worker that writes them again would wait for it.
+"""
 CLEAR_STAGE = f"TRUNCATE {STAGE}"
 
 UPSERT = f"""

@@ -41,7 +41,11 @@ class Kafka(PinnedPortContainer):
     """One KRaft node that tests may stop, kill and start again; its log and its port survive that."""
 
     def __init__(
-        self, image: str = IMAGE, listeners: Mapping[str, str] | None = None, **settings: str
+        self,
+        image: str = IMAGE,
+        listeners: Mapping[str, str] | None = None,
+        advertised: Mapping[str, int] | None = None,
+        **settings: str,
     ) -> None:
         super().__init__(image)
         protocols = {"EXTERNAL": "PLAINTEXT", **(listeners or {})}
@@ -49,10 +53,11 @@ class Kafka(PinnedPortContainer):
         ports["EXTERNAL"] = self.host_port
         #: Where clients find each listener, by its name, as HOST:PORT.
         self.addresses = {name: f"{HOST}:{port}" for name, port in ports.items()}
+        told = {name: f"{HOST}:{port}" for name, port in {**ports, **(advertised or {})}.items()}
         self.with_envs(
             **SETTINGS,
             KAFKA_LISTENERS=_joined(ports, "{}://0.0.0.0:{}") + ",CONTROLLER://localhost:9093",
-            KAFKA_ADVERTISED_LISTENERS=_joined(self.addresses, "{}://{}"),
+            KAFKA_ADVERTISED_LISTENERS=_joined(told, "{}://{}"),
             KAFKA_LISTENER_SECURITY_PROTOCOL_MAP=_joined(protocols, "{}:{}") + ",CONTROLLER:PLAINTEXT",
         )
         self.with_envs(**settings)
@@ -88,16 +93,25 @@ def _joined(items: Mapping[str, object], form: str) -> str:
 
 
 @contextmanager
-def running_kafka(listeners: Mapping[str, str] | None = None, **settings: str) -> Iterator[Kafka]:
-    """A broker of one's own, removed afterwards; `listeners` are more of them: protocols by name."""
-    with Kafka(listeners=listeners, **settings) as broker:
+def running_kafka(
+    listeners: Mapping[str, str] | None = None, advertised: Mapping[str, int] | None = None, **settings: str
+) -> Iterator[Kafka]:
+    """A broker of one's own, removed afterwards; `listeners` are more of them: protocols by name.
+
+    `advertised` are the loopback ports that clients of a listener are sent to, where that is a proxy's.
+    """
+    with Kafka(listeners=listeners, advertised=advertised, **settings) as broker:
         broker.wait_ready()
         yield broker
 
 
+#: A broker to be killed does not wait 9 s for its own old session to end when it comes back.
+MORTAL = {"KAFKA_BROKER_SESSION_TIMEOUT_MS": "3000", "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500"}
+
+
 def running_mortal_kafka() -> AbstractContextManager[Kafka]:
-    """A broker to be killed: it does not wait 9 s for its own old session to end when it comes back."""
-    return running_kafka(KAFKA_BROKER_SESSION_TIMEOUT_MS="3000", KAFKA_BROKER_HEARTBEAT_INTERVAL_MS="500")
+    """A broker to be killed and started again."""
+    return running_kafka(**MORTAL)
 
 
 def answers(bootstrap: str, timeout_s: float = 2) -> bool:

@@ -275,7 +275,7 @@ def store_contract() -> type:
                 assert result.conflicts == [batch[0], batch[2]]
                 assert await rows(store) == [batch[1]]
 
-        async def test_a_bad_bar_is_named_and_nothing_of_its_batch_is_written(
+        async def test_nothing_is_written_of_a_batch_with_a_bad_bar_and_alone_it_is_named(
             self, fresh: FreshStore
         ) -> None:
             good = [a_bar(start_ns=START_NS + n * MINUTE_NS) for n in range(20)]
@@ -290,10 +290,12 @@ def store_contract() -> type:
                 a_bar(last_trade_id="\ud800", last_offset=77),
             ):
                 async with fresh() as store:
+                    with pytest.raises(BadBar):
+                        await store.write([*good[:13], bad, *good[13:]])
                     with pytest.raises(
                         BadBar, match=r"BINANCE:BTCUSDT\|1m.*md\.ticks\.v1\[\d+\]@77"
                     ) as caught:
-                        await store.write([*good[:13], bad, *good[13:]])
+                        await store.write([bad])
                     assert caught.value.bar is bad
                     assert not caught.value.retriable
                     assert await rows(store) == []

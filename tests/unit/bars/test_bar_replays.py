@@ -96,23 +96,29 @@ def test_ticks_without_ids_that_are_alike_are_two_where_they_were_two() -> None:
     assert reader.counts.duplicates == 0
 
 
-def test_a_replay_is_known_again_after_a_restart_and_after_ids_were_forgotten() -> None:
-    a_spec = spec("1s", dedupe_ns=SECOND)
+@pytest.mark.parametrize("late", ["revise", "dead-letter"])
+@pytest.mark.parametrize("dedupe_ns", [None, SECOND])
+@pytest.mark.parametrize("name", ["1s", "1h"])
+def test_a_replay_is_known_again_after_a_restart_and_after_ids_were_forgotten(name, dedupe_ns, late) -> None:
+    a_spec = spec(name, dedupe_ns=dedupe_ns, late=late)
     an_engine, _ = started(a_spec, 0, 9)
     rows = {}
     an_engine.apply([replayed(2, (trade(0.5),), (1, 0))], 0)
-    for i in range(400):
-        an_engine.apply([fresh(3 + i, trade(10 + i / 10, trade_id=i))], 0)
+    for i in range(400):  # first so many at once that they become a row, then so few that it is of no use
+        at = 10 + i / 1000 if i < 200 else i / 10
+        an_engine.apply([fresh(3 + i, trade(at, trade_id=i))], 0)
         if not i % 50:
             rows |= an_engine.changed()
     rows |= an_engine.changed()
     restored = engine(a_spec)
-    restored.restore({name: row for name, row in rows.items() if row is not None})
+    restored.restore({row_name: row for row_name, row in rows.items() if row is not None})
 
     for each in (an_engine, restored):
-        assert 0 < len(each._books["A"].seen.entries) < 100
-        output = each.apply([replayed(900, (trade(0.5),), (1, 0))], 0)
-        assert output.counts == Counts(ticks=1, duplicates=1)
+        again = each.apply([replayed(900, (trade(0.5),), (1, 0))], 0)
+        assert again.counts == Counts(ticks=1, duplicates=1)
+        another = each.apply([replayed(901, (trade(0.5),), (5, 0))], 0)
+        assert another.counts == Counts(ticks=1, accepted=1, late=1)
+        assert [(bar.revision, bar.trade_count) for bar in another.bars] == ([(2, 3)] if name == "1s" else [])
 
 
 def test_of_a_record_of_many_only_the_refused_trade_counts() -> None:

@@ -127,7 +127,8 @@ def test_other_settings_after_a_restart_make_no_half_bars(before, after, records
         for record, output in zip(records, taken, strict=True)
         if isinstance(record.value, list) and output.counts.accepted == len(record.value)
     )
-    partly = any(0 < output.counts.accepted < output.counts.ticks for output in taken)
+    # Of a replayed record only one trade may count.
+    partly = any(o.counts.skipped or 0 < o.counts.accepted < o.counts.ticks for o in taken)
     if not partly:
         for bar_type in before.bar_types:
             bars = [bar for bar in reader.held.values() if bar.type == bar_type.name]
@@ -176,7 +177,9 @@ def test_a_partition_is_known_to_have_come_as_far_as_its_last_checkpoint() -> No
 def test_state_of_a_topic_that_was_made_anew_is_refused() -> None:
     before, after = (BarEngine(spec(), GivenTrades(), "ticks", 0, log_id) for log_id in ("old", "new"))
     before.apply(log(trade(0)), 0)
-    with pytest.raises(StateError, match="ends at offset 0 of a topic that is gone: id old, now new") as refused:
+    with pytest.raises(
+        StateError, match="ends at offset 0 of a topic that is gone: id old, now new"
+    ) as refused:
         after.restore(before.changed())
     assert "tidegate state reset" in refused.value.hint
 

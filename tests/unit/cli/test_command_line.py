@@ -32,7 +32,12 @@ def test_help_of_the_whole_loads_nothing_that_is_slow_to_load(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "command", ["bars", "replay", "feed", "schema", "topics", "topics plan", "topics apply", "topics show"]
+    "command",
+    [
+        *("bars", "replay", "feed", "schema", "topics", "topics plan", "topics apply", "topics show"),
+        *("dlq", "dlq list", "dlq show", "dlq replay"),
+        *("state", "state show", "state reset"),
+    ],
 )
 def test_help_has_an_example_and_says_what_the_options_are(cli: Cli, command: str) -> None:
     done = cli(*command.split(), "--help")
@@ -65,6 +70,23 @@ def test_help_has_an_example_and_says_what_the_options_are(cli: Cli, command: st
         ("feed --topic t --instruments 0", "--instruments"),
         ("feed --topic t --disorder 2s", "more than a second"),
         ("feed --topic t --duplicates 1", "--duplicates"),
+        ("dlq list --reason late,future", "'late,future' is not one of 'malformed'"),
+        ("dlq list --since yesterday", "'yesterday' is no date or time"),
+        ("dlq list --since 2024-08-09 --until 2024-08-08", "--since must be before --until"),
+        ("dlq list --limit 0", "--limit"),
+        ("state reset", "--topic"),
+        ("dlq show", "WHERE"),
+        ("dlq show 17", "'17' is no place: write md.ticks.dlq.v1[0]@17"),
+        (
+            "dlq show md.ticks.v1[0]@17",
+            "md.ticks.v1 is not the topic of dead letters, which is md.ticks.dlq.v1",
+        ),
+        ("dlq show md.ticks.v1[0]@17#2", "'md.ticks.v1[0]@17#2' is where a record came from"),
+        ("dlq show 0@17 --raw --json", "--raw and --json"),
+        ("dlq replay", "--all"),
+        ("dlq replay 0@17 --all", "choose one"),
+        ("dlq replay --all --reason late", "choose one"),
+        ("dlq replay 0@17 1@x", "'1@x' is no place"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2_and_says_what_is_wrong(
@@ -88,6 +110,7 @@ def test_a_wrong_command_line_exits_with_2_and_says_what_is_wrong(
         ("topics plan --file nowhere.toml", "nowhere.toml: No such file"),
         ("topics show --file nowhere.toml", "nowhere.toml: No such file"),
         ("feed --topic t --venue A:B", "venue"),
+        ("dlq list --config nowhere.toml", "nowhere.toml: no such file"),
     ],
 )
 def test_a_mistake_exits_with_1_in_one_line_and_a_hint_at_most(cli: Cli, arguments: str, said: str) -> None:

@@ -67,7 +67,12 @@ letters = messages(
         **dict.fromkeys(["partition", "offset"], naturals),
         "ts": floats,
     },
-    {"index": naturals, "timestamp_ms": nothing | integers(-1, 2**63), "source": nothing | words},
+    {
+        "index": naturals,
+        "timestamp_ms": nothing | integers(-1, 2**63),
+        "source": nothing | words,
+        "replayed": nothing | words,
+    },
 )
 
 BAR: Agreement = (decode_bar, SCHEMAS["bar"])

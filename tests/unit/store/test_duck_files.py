@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from schemas.errors import StoreError, StoreInUse
+from schemas.errors import StoreError, StoreInUse, StoreRefused
 from streams.store.base import BarQuery, open_store
 from support.store_contract import a_bar, opened, rows
 
@@ -149,6 +149,18 @@ def test_a_full_disk_is_retriable_and_the_next_write_goes_on(tmp_path: Path) -> 
     assert first.startswith("StoreUnavailable True")
     assert "the disk is full" in first
     assert rest == ["WriteResult(written=9999, stale=0, conflicts=[])", "10000"]
+
+
+async def test_nothing_is_written_into_a_file_that_somebody_has_deleted(tmp_path: Path) -> None:
+    url = f"duckdb:{tmp_path}/b.duckdb"
+    async with opened(open_store(url)) as store:
+        await store.write([a_bar()])
+        (tmp_path / "b.duckdb").unlink()
+        with pytest.raises(StoreRefused, match="deleted or replaced"):
+            await store.write([a_bar(revision=1)])
+        await store.write([a_bar(revision=1)])
+    async with opened(open_store(url, read_only=True)) as store:
+        assert await rows(store) == [a_bar(revision=1)]
 
 
 def test_reading_makes_no_file(tmp_path: Path) -> None:

@@ -8,10 +8,16 @@ import ssl
 import asyncpg
 import pytest
 
-from schemas.errors import BadBar, StoreError, StoreUnavailable
+from schemas.errors import BadBar, StoreError, StoreRefused, StoreTooSlow, StoreUnavailable
 from streams.store.postgres_errors import explain
 
 URL = "postgresql://u:***@h/db"
+
+
+def _of_server(kind: type[Exception], message: str = "refused", **details: str) -> Exception:
+    error = kind(message)
+    vars(error).update(details)
+    return error
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,7 @@ URL = "postgresql://u:***@h/db"
         asyncpg.PostgresIOError("could not read block"),
         asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction"),
         asyncpg.exceptions.TargetServerAttributeNotMatched("none of the hosts"),
+        ssl.SSLEOFError("EOF occurred in violation of protocol"),
     ],
 )
 def test_what_passes_is_retriable(error: Exception) -> None:
@@ -57,10 +64,13 @@ def test_what_passes_is_retriable(error: Exception) -> None:
         (asyncpg.UndefinedColumnError('column "x" does not exist'), "altered"),
         (ssl.SSLCertVerificationError("certificate verify failed"), "sslrootcert"),
         (ConnectionError('PostgreSQL server at "h:5432" rejected SSL upgrade'), "sslmode"),
+        (_of_server(asyncpg.NotNullViolationError, column_name="mine"), "default"),
+        (_of_server(asyncpg.CheckViolationError, "no partition of relation found for row"), "partition"),
     ],
 )
 def test_what_needs_people_is_not_and_says_what_to_do(error: Exception, hint: str) -> None:
     found = explain(error, URL)
+    assert isinstance(found, StoreRefused)
     assert not found.retriable
     assert hint in found.hint
 
@@ -72,6 +82,10 @@ def test_what_needs_people_is_not_and_says_what_to_do(error: Exception, hint: st
         asyncpg.CharacterNotInRepertoireError("invalid byte sequence"),
         asyncpg.CheckViolationError("violates check constraint"),
         asyncpg.ProgramLimitExceededError("index row size exceeds maximum"),
+        asyncpg.RaiseError("says a trigger"),
+        asyncpg.ForeignKeyViolationError("violates foreign key constraint"),
+        _of_server(asyncpg.NotNullViolationError, column_name="vwap"),
+        _of_server(asyncpg.CheckViolationError, "of partition bars_1", constraint_name="mine"),
         asyncpg.DataError("value out of int64 range"),
         OverflowError("too large"),
         UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
@@ -79,6 +93,13 @@ def test_what_needs_people_is_not_and_says_what_to_do(error: Exception, hint: st
 )
 def test_what_a_row_is_refused_for_is_a_bad_bar(error: Exception) -> None:
     assert isinstance(explain(error, URL), BadBar)
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.QueryCanceledError("statement timeout"), asyncpg.OutOfMemoryError("out of memory")]
+)
+def test_what_fewer_bars_may_get_through_is_too_slow(error: Exception) -> None:
+    assert isinstance(explain(error, URL), StoreTooSlow)
 
 
 def test_a_bug_is_not_taken_for_a_bad_bar() -> None:

@@ -1,0 +1,129 @@
+"""The state topic as a whole, for people who look at it or start a topic afresh."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import BrokerError, StateError
+from streams.bars.state import POSITION, load_position
+from streams.broker import confluent_config
+from streams.fenced import FencedProducer
+from streams.reading import TopicReader
+from streams.settings import Settings
+from streams.topics import Topics
+
+_REQUEST_S = 10.0
+_envelope = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """What the state topic holds of one partition of a tick topic."""
+
+    topic: str
+    partition: int
+    rows: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    """Key and value by the row's name."""
+
+    @property
+    def position(self) -> int | None:
+        """The offset of the last record that is in the state; None where no row says so."""
+        try:
+            return load_position(self.rows[POSITION][1], "") if POSITION in self.rows else None
+        except StateError:
+            return None
+
+    @property
+    def instruments(self) -> int:
+        """How many instruments the state knows."""
+        return sum(name != POSITION and "|" not in name for name in self.rows)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all keys and values."""
+        return sum(len(key) + len(value) for key, value in self.rows.values())
+
+    @property
+    def versions(self) -> list[int | None]:
+        """The formats of the rows; None among them where one cannot be read."""
+        found = {_version(value) for _, value in self.rows.values()}
+        return sorted(found, key=lambda version: -1 if version is None else version)
+
+
+def read_state(
+    reader: TopicReader,
+    partitions: Iterable[int] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[PartitionState]:
+    """What the topic holds, by tick topic and partition; what has no row left is left out."""
+    states: dict[tuple[str, int], PartitionState] = {}
+    chosen = reader.partitions if partitions is None else partitions
+    for message in reader.read(chosen, on_progress=on_progress):
+        key, value, partition = message.key() or b"", message.value(), message.partition()
+        topic, _, name = key.decode("utf-8", "replace").partition("|")
+        state = states.setdefault((topic, partition), PartitionState(topic, partition))
+        if value is None:
+            state.rows.pop(name, None)
+        else:
+            state.rows[name] = key, value
+    return [states[at] for at in sorted(states) if states[at].rows]
+
+
+async def wipe(settings: Settings, topic: str) -> dict[int, int]:
+    """Delete what the state topic holds of a tick topic; gives how many rows that were, by partition.
+
+    Each partition is wiped in a transaction of its owner's: whoever owned it without knowing can write
+    no more. May be repeated. Raises `BrokerError`; `LaneLost` where a worker took a partition meanwhile.
+    """
+    topics = Topics(settings.topic_prefix)
+    deleted: defaultdict[int, int] = defaultdict(int)
+    with TopicReader(settings, topics.state) as reader:
+        for partition in reader.partitions:
+            owner = FencedProducer(
+                confluent_config(settings), topics.owner(partition), settings.transaction_s
+            )
+            try:
+                await owner.open()
+                for state in read_state(reader, [partition]):
+                    if state.topic != topic:
+                        continue
+                    for key, _ in state.rows.values():
+                        while not owner.produce(topics.state, None, key=key, partition=partition):
+                            await owner.room()
+                    deleted[partition] = len(state.rows)
+                await owner.commit()
+            finally:
+                await owner.close()
+    return dict(deleted)
+
+
+def members(settings: Settings, group: str) -> list[str]:
+    """Who is in a consumer group right now, as CLIENT at HOST. Raises `BrokerError`."""
+    admin = AdminClient(confluent_config(settings))
+    try:
+        described = admin.describe_consumer_groups([group], request_timeout=_REQUEST_S)[group]
+        found = described.result(_REQUEST_S).members
+    except (KafkaException, TimeoutError) as exc:
+        error = exc.args[0] if exc.args else exc
+        if isinstance(error, KafkaError) and error.code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return []
+        raise BrokerError(
+            f"group {group} cannot be described: {error.str() if isinstance(error, KafkaError) else error}",
+            hint="is the broker in health? may the user describe groups?",
+        ) from None
+    finally:
+        del admin  # its threads must end before the process does
+    return sorted(f"{member.member_id} at {member.host.lstrip('/')}" for member in found)
+
+
+def _version(value: bytes) -> int | None:
+    try:
+        return _envelope.decode(value)[0]
+    except msgspec.DecodeError:
+        return None
