@@ -26,16 +26,15 @@ from collections.abc import Iterable, KeysView, Mapping, Sequence
 
 from schemas.bar import Bar
 from schemas.codecs.base import Codec
-from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import BadTick
-from schemas.fixed import render
-from schemas.replay import Replay, tell_origin
+from schemas.replay import Replay
 from schemas.trade import Trade, instrument
 from streams.bars.book import Book
 from streams.bars.idle import IdleClock
+from streams.bars.refusals import future, late_tick, refusal
 from streams.bars.replays import has_counted, only, replay_of
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
-from streams.bars.types import SECOND, BarSpec, Late, Output, Record
+from streams.bars.types import BarSpec, Late, Output, Record
 from streams.bars.window import EARLY, FINAL, Window
 
 
@@ -43,7 +42,6 @@ class BarEngine:
     """The bars of one tick partition. It knows no Kafka and no clock; not thread-safe.
 
     The caller produces what `apply` gives, writes the rows of `changed`, and only then commits the offset.
-    Records that cannot be decoded belong to no instrument: read again, they are dead letters again.
     """
 
     def __init__(self, spec: BarSpec, codec: Codec, topic: str, partition: int, log_id: str = "") -> None:
@@ -98,7 +96,7 @@ class BarEngine:
                     counts.skipped += len(trades) - 1
             except BadTick as bad:
                 counts.ticks += 1
-                self._refuse(output, record, 0, bad.reason, bad.detail, now_ns, replay)
+                self._refuse(output, record, 0, bad, now_ns, replay)
                 continue
             if not trades:
                 counts.ignored += 1
@@ -131,8 +129,8 @@ class BarEngine:
                 ):
                     received_ns = stamp_ns
                 if received_ns is None or ts_ns > received_ns + max_future_ns:
-                    detail = _future(ts_ns, received_ns, max_future_ns)
-                    self._refuse(output, record, index, Reason.future, detail, now_ns, replay)
+                    bad_date = future(ts_ns, received_ns, max_future_ns)
+                    self._refuse(output, record, index, bad_date, now_ns, replay)
                     continue
 
                 if replay is not None and has_counted(book, replay.identity(index), self.spec):
@@ -156,8 +154,8 @@ class BarEngine:
                             continue
                         floor_ns = book.horizon_ns
                     if ts_ns < floor_ns:
-                        detail = _late(ts_ns, book.watermark_ns, floor_ns)
-                        self._refuse(output, record, index, Reason.late, detail, now_ns, replay)
+                        too_late = late_tick(ts_ns, book.watermark_ns, floor_ns)
+                        self._refuse(output, record, index, too_late, now_ns, replay)
                         continue
                     self._revise(book, trade, offset, due)
                 else:
@@ -276,47 +274,8 @@ class BarEngine:
         return bars
 
     def _refuse(
-        self,
-        output: Output,
-        record: Record,
-        index: int,
-        reason: Reason,
-        detail: str,
-        now_ns: int,
-        replay: Replay | None,
+        self, output: Output, record: Record, index: int, bad: BadTick, now_ns: int, replay: Replay | None
     ) -> None:
         output.counts.dead_lettered += 1
-        letter = DeadLetter(
-            reason=reason,
-            detail=detail,
-            topic=self.topic,
-            partition=self.partition,
-            offset=record.offset,
-            index=index,
-            timestamp_ms=_stamp_ms(record),
-            ts=now_ns / SECOND,
-        )
-        if replay is not None:
-            tell_origin(letter, replay)
+        letter = refusal(self.topic, self.partition, record, index, bad, now_ns, replay)
         output.dead.append((record, letter))
-
-
-def _stamp_ms(record: Record) -> int | None:
-    stamp_ms = record.timestamp
-    return None if stamp_ms is None or stamp_ms < 0 else stamp_ms
-
-
-def _future(ts_ns: int, received_ns: int | None, max_future_ns: int) -> str:
-    if received_ns is None:
-        return "neither the tick nor its record says when it was received, so its date cannot be trusted"
-    ahead = _seconds(ts_ns - received_ns)
-    return f"dated {ahead} ahead of its receipt, {_seconds(max_future_ns)} are allowed"
-
-
-def _late(ts_ns: int, watermark_ns: int, floor_ns: int) -> str:
-    behind, allowed = _seconds(watermark_ns - ts_ns), _seconds(watermark_ns - floor_ns)
-    return f"{behind} behind the instrument's newest tick, {allowed} are allowed"
-
-
-def _seconds(ns: int) -> str:
-    return f"{render(ns, 9)} s"

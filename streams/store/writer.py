@@ -73,6 +73,7 @@ class StoreWriter:
         self._at_once = write_batch  # fewer for a while after a write that took too long
         self._patience = Patience(patience_s, lambda: self._size)
         self._absent = False
+        self._writing = False
         self._holding = False
         self._linger_s = linger_s
         self._thresholds = thresholds
@@ -144,9 +145,12 @@ class StoreWriter:
         while True:
             while not self._entries:
                 await self._wait()
+            self._writing = True
             if self._size < self._at_once and self._linger_s:
                 await asyncio.sleep(self._linger_s)
             await self._write_some()
+            self._writing = self._holding = False
+            self._resize(0)
 
     async def drained(self) -> None:
         """Wait until the queue is empty and everything taken is committed."""
@@ -156,10 +160,10 @@ class StoreWriter:
     def forget(self) -> None:
         """Drop what is queued: its partitions went elsewhere, and its offsets are not committed.
 
-        The level stays until a write is done: a queue that a rebalance has emptied says nothing of the
-        database, and partitions that come back would run meanwhile.
+        The level stays until the write that is under way is done: a queue that a rebalance has emptied
+        says nothing of the database, and partitions that come back would run meanwhile.
         """
-        self._holding = True
+        self._holding = self._writing
         self._entries.clear()
         self._resize(-self._size)
 
@@ -188,9 +192,6 @@ class StoreWriter:
             entry.batch.ack()
             self.on_stored(entry.batch.tp.partition, entry.batch.last_offset)
             self._resize(-len(entry.bars))
-        if self._holding:
-            self._holding = False
-            self._resize(0)
 
     async def _write(self, bars: Sequence[Bar], records: Sequence[Record]) -> None:
         if not bars:

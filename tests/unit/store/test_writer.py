@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from schemas.bar import Bar
-from schemas.errors import StoreTooSlow
+from schemas.errors import StoreTooSlow, StoreUnavailable
 from streams.store.base import WriteResult
 from support.store_contract import START_NS, a_bar
 from support.writing import BARS, Desk, Letter, Producer, desk
@@ -43,6 +43,19 @@ class Stuck(Slow):
         self.asked.set()
         await self.answer.wait()
         return await super().write(bars)
+
+
+class Away(Slow):
+    """A store that is not there at first."""
+
+    def __init__(self) -> None:
+        super().__init__(100)
+        self.asked = 0
+
+    async def open(self) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise StoreUnavailable("it is away")
 
 
 class SlowProducer(Producer):
@@ -113,3 +126,15 @@ async def test_batches_that_take_too_long_get_smaller_and_grow_again() -> None:
             await at.put(_bars(1_000))
         await at.drained(10)
         assert store.sizes[-1] == 1_000
+
+
+async def test_a_rebalance_while_nothing_is_written_holds_nothing_back() -> None:
+    at = Desk(Away(), capacity=10)  # type: ignore[arg-type]
+    await at.writer.open()
+    assert at.levels == ["hard"]
+    at.writer.forget()
+    at.start()
+    async with asyncio.timeout(5):
+        while at.levels != ["hard", "ok"]:  # noqa: ASYNC110 - a list is enough
+            await asyncio.sleep(0.01)
+    at.task.cancel()
