@@ -86,6 +86,8 @@ class App(faust.App):  # type: ignore[misc]
 
         What was taken of them is never acknowledged; whoever gets them reads it again.
         """
+        tps = set(tps)
+        self.consumer.new_epochs(tps)
         self.consumer.ledger.forget(tps)
         self.consumer.rejoin()
 

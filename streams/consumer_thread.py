@@ -32,6 +32,9 @@ FETCH_MAX_WAIT_MS = 50
 #: How long aiokafka waits before it tries again what failed.
 RETRY_BACKOFF_MS = 250
 
+#: How long a commit of offsets may take. What it did not commit, the next one does.
+COMMIT_S = 5.0
+
 #: How often a fetch that found nothing asks again what is wanted: a valve that is open part of the
 #: time opens by the clock, with nobody to wake the fetch.
 RECHECK_S = 0.02
@@ -122,6 +125,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer.seek(
             tp, self.consumer.transport.on_gap(TP(tp.topic, tp.partition), offset, first[tp], end[tp])
         )
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # aiokafka tries for as long as the broker is away, and who revokes or stops waits for it.
+        try:
+            async with asyncio.timeout(COMMIT_S):
+                return await super()._commit(offsets)  # type: ignore[no-any-return]
+        except TimeoutError:
+            return False
 
     def rejoin(self) -> None:
         """Have the group share its partitions anew. From any thread."""

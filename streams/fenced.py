@@ -54,8 +54,8 @@ _FENCED = frozenset(
 class FencedProducer:
     """Produces in transactions under one transactional id. Used from the event loop's thread.
 
-    A transaction begins with the first record after a commit. `produce` must not be called while
-    `commit` runs. After `LaneLost` the producer is of no use any more, but to be closed.
+    A transaction begins with the first record after a commit, and there is no room for one before that
+    has ended. After `LaneLost` the producer is of no use any more, but to be closed.
     """
 
     def __init__(
@@ -85,11 +85,12 @@ class FencedProducer:
     async def open(self, timeout_s: float = 60.0) -> None:
         """Become the owner: fence whoever was, and have its unfinished transaction aborted.
 
-        Raises `BrokerError` if the broker does not answer in time, or refuses.
+        Raises `BrokerError` if the broker does not answer in time, or refuses; `LaneLost` if it is closed
+        meanwhile.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        while True:
+        while not self._closing:
             try:
                 await self._blocking(lambda p: p.init_transactions(_CALL_S))
                 return
@@ -100,6 +101,7 @@ class FencedProducer:
                         f"{self.transactional_id}: transactions cannot be begun: {error.str()}",
                         hint=_hint(error),
                     ) from None
+        raise LaneLost(f"{self.transactional_id}: given back before it was open")
 
     def produce(
         self,
@@ -110,9 +112,11 @@ class FencedProducer:
         partition: int = -1,
         headers: list[tuple[str, bytes]] | None = None,
     ) -> bool:
-        """Add a record to the transaction; False when librdkafka's queue is full (await `room`, try again)."""
+        """Add a record to the transaction; False where there is no room now (await `room`, try again)."""
         if (producer := self._producer) is None:
             raise LaneLost(f"{self.transactional_id}: given back")
+        if self._call is not None:
+            return False  # librdkafka takes nothing while it commits
         try:
             if not self._begun:
                 producer.begin_transaction()
@@ -126,7 +130,7 @@ class FencedProducer:
         return True
 
     async def room(self) -> None:
-        """Wait a moment for librdkafka to send some of its queue."""
+        """Wait a moment for librdkafka to send some of its queue, or to end a commit that was given up."""
         await asyncio.sleep(0.005)
 
     async def commit(self) -> None:
@@ -140,24 +144,23 @@ class FencedProducer:
             if not self._begun:
                 return
             self._call = asyncio.ensure_future(self._commit())
-        try:
-            await asyncio.shield(self._call)
-        finally:
-            if self._call.done():
-                self._call = None
+        await asyncio.shield(self._call)
 
     async def _commit(self) -> None:
-        while not self._closing:
-            try:
-                await self._blocking(lambda p: p.commit_transaction(_CALL_S))
-            except KafkaException as exc:
-                # librdkafka wants the same call again. Records that do not get through time out by themselves.
-                if exc.args[0].retriable():
-                    continue
-                raise self._explained(exc) from None
-            self._begun = False
-            return
-        raise LaneLost(f"{self.transactional_id}: given back before the broker answered")
+        try:
+            while not self._closing:
+                try:
+                    await self._blocking(lambda p: p.commit_transaction(_CALL_S))
+                except KafkaException as exc:
+                    # librdkafka wants the same call again. Records that do not get through time out by themselves.
+                    if exc.args[0].retriable():
+                        continue
+                    raise self._explained(exc) from None
+                self._begun = False
+                return
+            raise LaneLost(f"{self.transactional_id}: given back before the broker answered")
+        finally:
+            self._call = None  # by itself: whoever awaited it may be gone
 
     async def close(self) -> None:
         """Take back what is not committed, as far as the broker can be reached, and stop. Idempotent."""
@@ -166,7 +169,6 @@ class FencedProducer:
         self._closing = True
         if self._call is not None:
             await asyncio.wait([self._call])
-            self._call.exception()
         if self._begun:
             with contextlib.suppress(KafkaException):  # fenced, or the broker is away: it aborts by itself
                 await self._blocking(lambda p: p.abort_transaction(_CALL_S))

@@ -19,9 +19,6 @@ from streams.changelog import row_key
 from streams.outlet import Outlet
 from streams.topics import Topics
 
-#: Records that may wait for a commit to end before the next batch has to.
-_MANY = 20_000
-
 #: Waits until a partition of the bars topic has room for so many bytes.
 Pace = Callable[[int, int], Awaitable[None]]
 
@@ -59,7 +56,7 @@ class Lane:
         self.ready = False
         """Whether it has the state that its last owner left."""
         self.committed = False
-        """Whether anything was made durable since this lane was opened."""
+        """Whether any batch was made durable since this lane was opened."""
         self._topics = topics
         self._keep_state = keep_state
         self._pace = pace
@@ -95,8 +92,9 @@ class Lane:
 
     async def drain(self) -> None:
         """Produce what was taken, and make a checkpoint where that has become much."""
-        # While a commit is under way nothing can be produced: what comes next waits for the next transaction.
-        if self._lock.locked() and len(self._outbox) < _MANY:
+        # While a commit is under way nothing can be produced: what comes next waits for the next transaction,
+        # and where that is much, so does the next batch.
+        if self._lock.locked() and self._bytes < self._checkpoint_bytes:
             return
         async with self._lock:
             await self._produce()
@@ -123,7 +121,7 @@ class Lane:
             for batch in applied:
                 batch.ack()
             self._applied = [batch for batch in self._applied if not batch.acked]
-            self.committed = True
+            self.committed = self.committed or bool(applied)
             await self._produce()
 
     async def _produce(self, upto: int | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
@@ -24,7 +25,7 @@ from streams.topics import Topics
 #: Record header that says where in a file a record came from, as ``file:line``.
 SOURCE_HEADER = "tidegate-source"
 
-#: A lane that is lost so often without having made anything durable will not be better the next time.
+#: A partition that is lost so often in a row, with nothing made durable, will not be better the next time.
 _MANY_LOSSES = 5
 
 log = structlog.get_logger(__name__)
@@ -65,7 +66,7 @@ class BarsPipeline:
         self._clock = clock
         self._lanes: dict[int, Lane] = {}
         self._homes: dict[str, TP] = {}
-        self._losses = 0
+        self._losses: defaultdict[int, int] = defaultdict(int)
 
     async def process(self, batch: Batch) -> None:
         """Apply one batch and hand its bars to the producer."""
@@ -87,7 +88,7 @@ class BarsPipeline:
 
     async def publish_idle(self) -> None:
         """Publish early what quiet instruments hold, where the partition is caught up."""
-        for lane in list(self._lanes.values()):
+        for lane in self._ready():
             for tp, engine in lane.engines.items():
                 if self._caught_up(tp, engine.position):
                     self._publish(lane, tp, engine.idle(self._clock()))
@@ -95,14 +96,14 @@ class BarsPipeline:
 
     async def close(self) -> None:
         """The input has ended: publish every open bar as final."""
-        for lane in list(self._lanes.values()):
+        for lane in self._ready():
             for tp, engine in lane.engines.items():
                 self._publish(lane, tp, engine.close())
         await self.checkpoint()
 
     async def checkpoint(self) -> None:
         """Make what was applied so far durable, then acknowledge its batches."""
-        await asyncio.gather(*(self._guarded(lane, lane.checkpoint) for lane in list(self._lanes.values())))
+        await asyncio.gather(*(self._guarded(lane, lane.checkpoint) for lane in self._ready()))
 
     async def take_over(self, tps: Iterable[TP], log_ids: Mapping[str, str]) -> dict[TP, Lane]:
         """Become the owner of tick partitions, before their state is read. Raises `BrokerError`.
@@ -115,9 +116,7 @@ class BarsPipeline:
         for tp in tps:
             lanes[tp] = lane = self._lanes.get(tp.partition) or self._new_lane(tp.partition)
             lane.engines[tp] = self._engine(tp, log_ids.get(tp.topic, ""))
-        await asyncio.gather(
-            *(lane.outlet.open() for lane in {id(lane): lane for lane in lanes.values()}.values())
-        )
+        await asyncio.gather(*(self._guarded(lane, lane.outlet.open) for lane in set(lanes.values())))
         return lanes
 
     async def release(self) -> None:
@@ -141,6 +140,10 @@ class BarsPipeline:
         lane = self._lanes.get(tp.partition)
         engine = lane and lane.engines.get(tp)
         return engine.position if engine else -1
+
+    def _ready(self) -> list[Lane]:
+        # Into the engines of the others their state is being restored, in another thread.
+        return [lane for lane in self._lanes.values() if lane.ready]
 
     def _lane(self, tp: TP) -> Lane | None:
         lane = self._lanes.get(tp.partition)
@@ -187,12 +190,12 @@ class BarsPipeline:
         try:
             await step()
             if lane.committed:
-                self._losses = 0
+                self._losses[lane.partition] = 0
         except LaneLost as lost:
             if self._lanes.get(lane.partition) is not lane:
                 return  # told already
             del self._lanes[lane.partition]
-            self._losses += 1
+            self._losses[lane.partition] += 1
             log.warning(
                 "partition.lost",
                 partition=lane.partition,
@@ -200,7 +203,9 @@ class BarsPipeline:
                 hint=lost.hint,
                 consequence="its owner goes on from the last checkpoint",
             )
+            many = self._losses[lane.partition] >= _MANY_LOSSES
+            if not many:
+                self.on_lost(lane.partition)  # at once: by the time it is closed there may be another lane
             await lane.outlet.close()
-            if self._losses >= _MANY_LOSSES:
+            if many:
                 raise
-            self.on_lost(lane.partition)

@@ -190,6 +190,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         finally:
             self._seeks -= 1
 
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        committed: bool = await super()._commit_offsets(offsets, start_new_transaction)
+        if not committed:
+            for tp in offsets:  # Faust takes them for committed, and would not try again
+                self._committed_offset.pop(tp, None)
+        return committed
+
     async def perform_seek(self) -> None:
         # Faust gives up at the request timeout without a word, and the worker would idle for ever.
         timeout_s = self.app.conf.broker_request_timeout * 0.9

@@ -68,7 +68,7 @@ class Kafka(PinnedPortContainer):
         logged = re.findall(r"Kafka version: (\S+)", self.get_logs()[0].decode(errors="replace"))
         return logged[-1] if logged else "of unknown version"
 
-    def wait_ready(self, deadline_s: float = 60) -> None:
+    def wait_ready(self, deadline_s: float = 120) -> None:
         """Return once the broker answers a client, and every group has a coordinator."""
         self.wait_until(lambda: answers(self.address), deadline_s)
         # The first group on a new broker makes the topic of offsets; until then, groups are refused.

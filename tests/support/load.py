@@ -23,7 +23,13 @@ class Load:
         self._feed = SimulatedFeed(7, instruments, disorder_ns=500_000_000)
         self._stop = threading.Event()
         self._producer = Producer(
-            {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 5}
+            {
+                "bootstrap.servers": bootstrap,
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                "log_level": 0,  # what is done to the broker is no news
+                "enable.idempotence": True,  # a broker that goes makes no duplicates, and changes no order
+            }
         )
         self._thread = threading.Thread(target=self._run)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,11 +15,12 @@ from schemas.dead_letter import HEADER, decode_dead_letter
 from schemas.errors import LaneLost, ProduceError
 from streams.bars.state import dump_position
 from streams.batch import Batch, Ledger
+from streams.outlet import Outlet
 from streams.pipeline import SOURCE_HEADER, BarsPipeline
 from streams.settings import TickTopic
 from streams.topics import Topics
 
-TICKS = TP("ticks", 0)
+TICKS, OTHER = TP("ticks", 0), TP("ticks", 1)
 BASE = 1_723_161_240 * 10**9
 
 
@@ -71,19 +74,20 @@ class Transactions:
         return [topic for topic, _, _ in self.committed]
 
 
-def pipeline_of(outlet: Transactions, **options: Any) -> BarsPipeline:
+def pipeline_of(outlet: Transactions | Callable[[int], Outlet], **options: Any) -> BarsPipeline:
     topic = TickTopic(topic="ticks", feed="csv", bars=("1m",))
-    return BarsPipeline([topic], Topics(), lambda partition: outlet, clock=lambda: BASE, **options)
+    outlets = (lambda partition: outlet) if isinstance(outlet, Transactions) else outlet
+    return BarsPipeline([topic], Topics(), outlets, **{"clock": lambda: BASE, **options})
 
 
-def batch(first: int, last: int, ledger: Ledger | None = None, step_ns: int = 1) -> Batch:
+def batch(first: int, last: int, ledger: Ledger | None = None, step_ns: int = 1, tp: TP = TICKS) -> Batch:
     def record(n: int) -> Record:
         ts_ns = BASE + n * step_ns
         line = f"A,{ts_ns},{ts_ns},{10 + n},1,{n},buy,".encode()
         return Record(n, b"rubbish" if n == 3 else line, timestamp=ts_ns // 10**6)
 
     records = [record(n) for n in range(first, last + 1)]
-    return (ledger or Ledger()).deliver(TICKS, records)
+    return (ledger or Ledger()).deliver(tp, records)
 
 
 async def test_without_state_what_comes_again_after_a_rebalance_counts_once() -> None:
@@ -206,18 +210,109 @@ async def test_a_take_over_that_the_next_one_overtook_changes_nothing() -> None:
 
 
 async def test_a_lane_that_cannot_be_kept_stops_the_worker_at_last() -> None:
-    pipeline = pipeline_of(outlet := Transactions())
-    outlet.fault = LaneLost("fenced")
+    outlets: defaultdict[int, Transactions] = defaultdict(Transactions)
+    outlets[0].fault = LaneLost("fenced")
+    pipeline = pipeline_of(lambda partition: outlets[partition])
 
     async def lose() -> None:
-        await restore(pipeline, {})
+        for lane in (await pipeline.take_over([TICKS, OTHER], {})).values():
+            lane.ready = True
+        await pipeline.checkpoint()  # of nothing
         await pipeline.process(batch(0, 2))
+        await pipeline.process(batch(0, 2, tp=OTHER))
         await pipeline.checkpoint()
 
     for _ in range(4):
         await lose()
+    assert outlets[1].committed, "that others do well changes nothing"
     with pytest.raises(LaneLost):
         await lose()
+
+
+async def test_lanes_that_are_all_lost_at_once_do_not_stop_the_worker() -> None:
+    tps = [TP("ticks", partition) for partition in range(8)]
+    pipeline = pipeline_of(outlet := Transactions())
+    lost: list[int] = []
+    pipeline.on_lost = lost.append
+    for lane in (await pipeline.take_over(tps, {})).values():
+        lane.ready = True
+    for tp in tps:
+        await pipeline.process(batch(0, 2, tp=tp))
+    outlet.fault = LaneLost("the process was stopped for an hour")
+    await pipeline.checkpoint()
+    assert sorted(lost) == list(range(8))
+
+
+async def test_a_loss_voids_nothing_of_the_lane_that_comes_next() -> None:
+    pipeline = await taken_over(outlet := Transactions())
+    lost: list[int] = []
+    pipeline.on_lost = lost.append
+    await pipeline.process(batch(0, 2))
+    outlet.fault = LaneLost("fenced")
+    closing, may_close = asyncio.Event(), asyncio.Event()
+
+    async def close() -> None:
+        closing.set()
+        await may_close.wait()
+
+    outlet.close = close  # type: ignore[method-assign]
+    checkpoint = asyncio.create_task(pipeline.checkpoint())
+    await closing.wait()
+    assert lost == [0], "before another can be there"
+    await restore(pipeline, {})
+    may_close.set()
+    await checkpoint
+    assert lost == [0]
+
+
+async def test_a_lane_without_its_state_publishes_nothing() -> None:
+    pipeline = pipeline_of(outlet := Transactions(), clock=lambda: BASE + 10**12)
+    (lane,) = (await pipeline.take_over([TICKS], {})).values()
+    lane.apply(batch(0, 2), BASE)  # as if that were restored in its thread just now
+    await pipeline.publish_idle()
+    await pipeline.checkpoint()
+    assert outlet.out == []
+    lane.ready = True
+    await pipeline.publish_idle()
+    assert len(outlet.bars()) == 1
+
+
+async def test_a_take_over_that_is_taken_back_while_it_fences_is_no_error() -> None:
+    pipeline = pipeline_of(outlet := Transactions())
+    lost: list[int] = []
+    pipeline.on_lost = lost.append
+
+    async def given_back() -> None:
+        await pipeline.release()
+        raise LaneLost("given back before it was open")
+
+    outlet.open = given_back  # type: ignore[method-assign]
+    await pipeline.take_over([TICKS], {})
+    assert (lost, pipeline.is_ready(TICKS)) == ([], False)
+
+
+async def test_what_waits_for_a_commit_is_bounded_by_its_bytes() -> None:
+    pipeline = await taken_over(outlet := Transactions(), checkpoint_bytes=1 << 20)
+    await pipeline.process(batch(0, 0))
+    outlet.may_commit.clear()
+    checkpoint = asyncio.create_task(pipeline.checkpoint())
+    await outlet.committing.wait()
+    taken = 0
+
+    async def rubbish() -> None:
+        nonlocal taken
+        for n in range(1, 17):
+            await pipeline.process(Ledger().deliver(TICKS, [Record(n, bytes(1 << 18))]))
+            taken = n
+
+    feeding = asyncio.create_task(rubbish())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(feeding), 0.05)
+    assert taken == 3
+    outlet.may_commit.set()
+    await asyncio.gather(checkpoint, feeding)
+    await pipeline.checkpoint()
+    assert outlet.topics().count("md.ticks.dlq.v1") == 16
 
 
 async def test_much_output_is_committed_before_its_time() -> None:

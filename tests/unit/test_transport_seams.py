@@ -13,6 +13,7 @@ from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
 from schemas.errors import BrokerError
+from streams import consumer_thread
 from streams.app import build_app, finish
 from streams.settings import load_settings
 from streams.transport import Consumer
@@ -229,6 +230,15 @@ async def test_what_was_taken_of_a_revoked_partition_is_dropped_even_if_the_flow
     assert [tp async for tp, _ in delivering] == []
 
 
+async def test_what_was_taken_of_a_partition_that_is_given_up_is_not_waited_for() -> None:
+    consumer, _ = await ready(P0, P1, P2)
+    delivering = consumer.getmany(0)
+    await anext(delivering)
+    consumer.app.give_up(tp for tp in (P0, P1))
+    assert [tp async for tp, _ in delivering] == [P2]
+    assert [consumer.ledger.in_flight(tp) for tp in (P0, P1, P2)] == [0, 0, 1]
+
+
 async def test_nothing_is_delivered_while_the_flow_is_stopped() -> None:
     consumer, _ = await ready(P0, P1)
     delivering = consumer.getmany(0)
@@ -326,3 +336,23 @@ async def test_finishing_commits_what_was_acknowledged_while_another_commit_was_
     under_way.set_result(None)
     await finishing
     assert committed == [{P0: 10}]
+
+
+async def test_a_commit_that_the_broker_does_not_answer_is_given_up_and_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, kafka = await ready(P0)
+    monkeypatch.setattr(consumer_thread, "COMMIT_S", 0.01)
+    answers, committed = asyncio.Event(), []
+
+    async def commit(offsets: Any) -> None:
+        await answers.wait()
+        committed.append(offsets)
+
+    kafka.commit = commit  # type: ignore[attr-defined]
+    async for _, message in consumer.getmany(0):
+        message.value.ack()
+    assert not await asyncio.wait_for(consumer.commit(), 5)
+    answers.set()
+    assert await consumer.commit()
+    assert len(committed) == 1
