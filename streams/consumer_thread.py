@@ -35,6 +35,9 @@ RETRY_BACKOFF_MS = 250
 #: How long a commit of offsets may take. What it did not commit, the next one does.
 COMMIT_S = 5.0
 
+#: How long leaving the group may take; the broker sees to it by itself when the session has ended.
+LEAVE_S = 5.0
+
 #: How often a fetch that found nothing asks again what is wanted: a valve that is open part of the
 #: time opens by the clock, with nobody to wake the fetch.
 RECHECK_S = 0.02
@@ -127,12 +130,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         )
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        # aiokafka tries for as long as the broker is away, and who revokes or stops waits for it.
-        try:
-            async with asyncio.timeout(COMMIT_S):
-                return await super()._commit(offsets)  # type: ignore[no-any-return]
-        except TimeoutError:
-            return False
+        # aiokafka tries for as long as the broker is away, and who revokes or stops waits for it. It is left
+        # to it: cancelled, its request would go on all the same, and fail with nobody to hear of it.
+        commit = asyncio.ensure_future(super()._commit(offsets))
+        commit.add_done_callback(_hear)
+        done, _ = await asyncio.wait([commit], timeout=COMMIT_S)
+        return bool(done) and bool(commit.result())
+
+    async def on_thread_stop(self) -> None:
+        # Where the broker is away aiokafka stumbles over what it cancels, and mode waits a minute for us.
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(LEAVE_S):
+                await super().on_thread_stop()
 
     def rejoin(self) -> None:
         """Have the group share its partitions anew. From any thread."""
@@ -190,3 +199,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def _bump(self, tps: Iterable[Any]) -> None:
         self.consumer.new_epochs(TP(tp.topic, tp.partition) for tp in tps)
+
+
+def _hear(task: asyncio.Future[bool]) -> None:
+    """Asyncio complains of exceptions that nobody asked for."""
+    if not task.cancelled():
+        task.exception()

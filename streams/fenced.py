@@ -144,23 +144,27 @@ class FencedProducer:
             if not self._begun:
                 return
             self._call = asyncio.ensure_future(self._commit())
+            self._call.add_done_callback(self._on_answer)
         await asyncio.shield(self._call)
 
     async def _commit(self) -> None:
-        try:
-            while not self._closing:
-                try:
-                    await self._blocking(lambda p: p.commit_transaction(_CALL_S))
-                except KafkaException as exc:
-                    # librdkafka wants the same call again. Records that do not get through time out by themselves.
-                    if exc.args[0].retriable():
-                        continue
-                    raise self._explained(exc) from None
-                self._begun = False
-                return
-            raise LaneLost(f"{self.transactional_id}: given back before the broker answered")
-        finally:
-            self._call = None  # by itself: whoever awaited it may be gone
+        while not self._closing:
+            try:
+                await self._blocking(lambda p: p.commit_transaction(_CALL_S))
+            except KafkaException as exc:
+                # librdkafka wants the same call again. Records that do not get through time out by themselves.
+                if exc.args[0].retriable():
+                    continue
+                raise self._explained(exc) from None
+            self._begun = False
+            return
+        raise LaneLost(f"{self.transactional_id}: given back before the broker answered")
+
+    def _on_answer(self, call: asyncio.Future[None]) -> None:
+        # Here, because whoever awaited it may be gone.
+        self._call = None
+        if not call.cancelled():
+            call.exception()  # asyncio complains of those that nobody asked for
 
     async def close(self) -> None:
         """Take back what is not committed, as far as the broker can be reached, and stop. Idempotent."""
@@ -192,15 +196,17 @@ class FencedProducer:
     def _explained(self, exc: KafkaException) -> ProduceError:
         error: KafkaError = exc.args[0]
         where = self.transactional_id
-        if self._refused is not None:
-            error, where = self._refused
-        if error.code() in _PERMANENT:
-            return ProduceError(f"{where}: not delivered: {error.str()}", hint=_hint(error))
         if error.code() in _FENCED:
             return LaneLost(
                 f"{where}: fenced: another worker has taken the partition over",
                 hint="was this process stopped or cut off? or does another group have the same topic_prefix?",
             )
+        if self._producer is not None:
+            self._producer.poll(0)  # the cause may not have been told yet
+        if self._refused is not None:
+            error, where = self._refused
+        if error.code() in _PERMANENT:
+            return ProduceError(f"{where}: not delivered: {error.str()}", hint=_hint(error))
         return LaneLost(f"{where}: the transaction was given up: {error.str()}", hint=_hint(error))
 
 

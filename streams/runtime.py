@@ -65,19 +65,38 @@ async def serve(app: App, health_file: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT; raises the reason if the app crashes."""
     gc.set_threshold(GC_THRESHOLD)
     stop = asyncio.Event()
+    starting = asyncio.current_task()
+
+    def leave() -> None:
+        nonlocal starting
+        stop.set()
+        if starting is not None:  # which may last: until partitions are assigned and their state is read
+            starting.cancel()
+            starting = None
+
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
-    async with running(app):
-        log.info("worker.started", app=app.conf.id)
-        life = asyncio.ensure_future(_show_life(health_file)) if health_file is not None else None
-        stopping = asyncio.ensure_future(stop.wait())
-        crash = asyncio.ensure_future(crashed(app))
-        await asyncio.wait([stopping, crash], return_when=asyncio.FIRST_COMPLETED)
-        if crash.done():
-            raise crash.result()
-        crash.cancel()
-        if life is not None:
-            life.cancel()
-        log.info("worker.leaving", app=app.conf.id)
+        loop.add_signal_handler(signum, leave)
+    try:
+        async with running(app):
+            starting = None
+            await _until(stop, app, health_file)
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
     log.info("worker.left", app=app.conf.id)
+
+
+async def _until(stop: asyncio.Event, app: App, health_file: Path | None) -> None:
+    """Wait to be told to leave; raises the reason if the app crashes."""
+    log.info("worker.started", app=app.conf.id)
+    life = asyncio.ensure_future(_show_life(health_file)) if health_file is not None else None
+    stopping = asyncio.ensure_future(stop.wait())
+    crash = asyncio.ensure_future(crashed(app))
+    await asyncio.wait([stopping, crash], return_when=asyncio.FIRST_COMPLETED)
+    if crash.done():
+        raise crash.result()
+    crash.cancel()
+    if life is not None:
+        life.cancel()
+    log.info("worker.leaving", app=app.conf.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -150,10 +151,7 @@ class Run:
         outage.gaps_before_s = arrivals.longest_gaps_s(steady, outage.killed - 1.5)
         self.outcome.outages.append(outage)
         node.leave(self._options.how)
-        self._say(
-            f"broker {node.node_id} is gone ({self._options.how}): {'the active controller, ' if part.controller else ''}"
-            f"{sum(map(len, part.led.values()))} partitions led"
-        )
+        self._say(f"broker {node.node_id} is gone ({self._options.how}): {part.brief}")
         outage.failover_s = self._while_away(kafka, node)
         outage.started = time.time()
         outage.came_while_away = arrivals.new_between(outage.killed, outage.started)
@@ -187,17 +185,14 @@ class Run:
         said: Counter[str] = Counter()
         for worker in self._workers:
             for line in worker.log.read_text().splitlines():
-                entry = _parsed(line)
-                if entry is None:
-                    if outage.broker == 1 or line.startswith("Traceback"):
-                        said[f"not JSON: {line[:100]}"] += 1
+                if (entry := _parsed(line)) is None:
                     continue
                 at = datetime.fromisoformat(entry["timestamp"]).timestamp()
                 if outage.killed <= at <= outage.over:
                     outage.lost += entry["event"] == "partition.lost"
                     outage.rebalances += entry["event"] == "bars.assigned"
                     if entry["level"] not in ("info", "debug"):
-                        said[f"{entry['level']} {entry.get('logger', '')}: {_summary(entry)}"] += 1
+                        said[_summary(entry)] += 1
         outage.log = dict(said.most_common())
 
     def _judge(self, kafka: Quorum, postgres: Postgres, load: Load, arrivals: Arrivals) -> None:
@@ -266,6 +261,16 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return entry
 
 
+#: What differs from one line to the next that says the same.
+_VARIES = (
+    (r" \(and \d+ more like it\)", ""),
+    (r"127\.0\.0\.1'?[:,] ?\d+", "HOST:PORT"),
+    (r"\b(node|id|from) \d", r"\1 N"),
+)
+
+
 def _summary(entry: dict[str, Any]) -> str:
-    told = str(entry["event"])
-    return f"{told} {entry.get('error', '')}".strip()[:160]
+    told = f"{entry['event']} {entry.get('error', '')}".strip().partition("\n")[0]
+    for pattern, plain in _VARIES:
+        told = re.sub(pattern, plain, told)
+    return f"{entry['level']} {entry.get('logger', '')}: {told[:140]}"

@@ -85,7 +85,16 @@ class Stop:
 
 def _text(outcome: Outcome) -> str:
     rows = [
-        ("broker", "gap before s", "longest gap s", "of a partition s", "in sync s", "rebalances", "lost")
+        (
+            "broker",
+            "failover s",
+            "gap before s",
+            "longest gap s",
+            "of a partition s",
+            "in sync s",
+            "rebalances",
+            "lost",
+        )
     ]
     rows += [
         (

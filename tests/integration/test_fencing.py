@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -137,6 +138,20 @@ async def test_a_record_that_no_attempt_would_deliver_is_an_error_with_its_cause
         await owner.commit()
     assert not isinstance(refused.value, LaneLost)
     assert "max.message.bytes" in refused.value.hint
+
+
+async def test_the_cause_is_told_also_by_the_record_after_the_one_that_was_refused(
+    topics: TestTopics, owners: Owners
+) -> None:
+    topic, owner = topics("bars.v1", partitions=1, max_message_bytes=1000), await owners.another()
+    owner.produce(topic, os.urandom(5000), partition=0)
+
+    async def go_on() -> None:
+        while owner.produce(topic, b"small", partition=0):
+            await owner.room()
+
+    with pytest.raises(ProduceError, match=rf"{topic}\[0\]: not delivered: .*too large"):
+        await asyncio.wait_for(go_on(), 10)
 
 
 async def test_a_broker_that_is_not_there_is_an_error_in_time() -> None:

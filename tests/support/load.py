@@ -27,6 +27,7 @@ class Load:
                 "bootstrap.servers": bootstrap,
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
+                "socket.timeout.ms": 15_000,  # so that what is measured is not how long it waits itself
                 "log_level": 0,  # what is done to the broker is no news
                 "enable.idempotence": True,  # a broker that goes makes no duplicates, and changes no order
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -49,6 +50,8 @@ class Client:
         self.committed += self.open
         self.open = None
         self.answered.set()
+
+    def poll(self, timeout_s: float) -> None: ...
 
     def abort_transaction(self, timeout_s: float) -> None:
         self.open = None
@@ -118,3 +121,24 @@ async def test_what_is_given_back_while_it_is_being_opened_is_lost_and_no_other_
     await owner.close()
     with pytest.raises(LaneLost, match="given back"):
         await opening
+
+
+async def test_a_commit_that_was_given_up_and_fails_is_told_by_the_next(
+    clients: list[Client], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = FencedProducer({}, "owner")
+    (client,) = clients
+    owner.produce("bars", b"1")
+    await abandoned_commit(owner, client)
+
+    def refused(timeout_s: float) -> None:
+        client.answered.set()
+        raise KafkaException(KafkaError(KafkaError._FENCED))
+
+    monkeypatch.setattr(client, "commit_transaction", refused)
+    assert await asyncio.to_thread(client.answered.wait, 5)
+    with pytest.raises(LaneLost, match="another worker"):
+        await owner.commit()
+    await owner.close()
+    gc.collect()
+    assert caplog.messages == []
