@@ -132,7 +132,7 @@ class Run:
         config = folder / "tidegate.toml"
         config.write_text(
             f'broker = "{kafka.bootstrap}"\nstore = "{postgres.dsn}"\ndelivery = "{self._options.delivery}"\n'
-            f'topic_prefix = "{PREFIX}"\n{self._options.workers}[[ticks]]\ntopic = "{TICKS}"\nbars = ["1s", "1m"]\n'
+            f'topic_prefix = "{PREFIX}"\n{self._options.workers}[[ticks]]\ntopic = "{TICKS}"\nbars = ["1s", "5s"]\n'
         )
         for n in range(1, WORKERS + 1):
             worker = Worker(folder.resolve(), f"worker-{n}", config.resolve())

@@ -41,7 +41,7 @@ def test_bars_go_on_where_they_were_when_workers_leave_and_join(
         config.write_text(
             f'broker = "{kafka}"\ntopic_prefix = "{prefix}"\ngroup = "{prefix}tidegate"\nstore = "{dsn}"\n'
             'session_timeout = "6s"\n'
-            f'[[ticks]]\ntopic = "{ticks_topic}"\nbars = ["1s", "1m"]\ngrace = "1s"\nidle = "1s"\n'
+            f'[[ticks]]\ntopic = "{ticks_topic}"\nbars = ["1s", "5s"]\ngrace = "1s"\nidle = "1s"\n'
         )
 
         def start() -> Worker:

@@ -27,7 +27,7 @@ def _config(folder: Path, name: str, bootstrap: str, prefix: str, dsn: str) -> P
     path.write_text(
         f'broker = "{bootstrap}"\ntopic_prefix = "{prefix}"\ngroup = "{prefix}tidegate"\nstore = "{dsn}"\n'
         f'queue_capacity = 200\nwrite_batch = 50\nheartbeat = "500ms"\nsession_timeout = "30s"\n'
-        f'[[ticks]]\ntopic = "{prefix}ticks.v1"\nbars = ["1s", "1m"]\ngrace = "1s"\nidle = "1s"\n'
+        f'[[ticks]]\ntopic = "{prefix}ticks.v1"\nbars = ["1s", "5s"]\ngrace = "1s"\nidle = "1s"\n'
     )
     return path
 
@@ -94,7 +94,7 @@ def test_only_the_partitions_of_the_stalled_store_stop_and_nothing_is_lost(
                 "all move",
             )
 
-        wait_stored(dsn, load.expected(), 90)
+        wait_stored(dsn, load.expected(), 60)
         assert [worker.stop() for worker in workers] == [0, 0, 0]
 
 

@@ -55,7 +55,7 @@ class Site:
         config.write_text(
             "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
             + "queue_capacity = 160\nwrite_batch = 50\n"
-            + f'[[ticks]]\ntopic = "{self.ticks}"\nbars = ["1s", "1m"]\ngrace = "1s"\nidle = "1s"\n'
+            + f'[[ticks]]\ntopic = "{self.ticks}"\nbars = ["1s", "5s"]\ngrace = "1s"\nidle = "1s"\n'
         )
         return Worker(self.folder, name, config, "--roles", role)
 

@@ -57,6 +57,6 @@ class Load:
         assert self._producer.flush(30) == 0
 
     def expected(self) -> dict[oracle.Key, oracle.Content]:
-        """The bars that must come of what was sent."""
+        """The 1s and 5s bars that must come of what was sent."""
         ticks = [oracle.Tick(instrument(t.venue, t.symbol), t.ts_ns, t.price, t.size) for t in self.sent]
-        return oracle.bars_of(ticks, ("1s", "1m"))
+        return oracle.bars_of(ticks, ("1s", "5s"))

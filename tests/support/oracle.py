@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SECOND = 10**9
-STEPS = {"1s": SECOND, "1m": 60 * SECOND, "5m": 300 * SECOND}
+STEPS = {"1s": SECOND, "5s": 5 * SECOND, "1m": 60 * SECOND, "5m": 300 * SECOND}
 
 #: (instrument, type, start_ns)
 Key = tuple[str, str, int]
