@@ -54,6 +54,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's thread, with fetches that ask what is wanted, and seeks that void what was taken before."""
 
     consumer: Consumer
+    _committing: asyncio.Future[bool] | None = None
     logger = logging.getLogger("faust.transport.tidegate")  # mode would take this module's
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
@@ -131,8 +132,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # aiokafka tries for as long as the broker is away, and who revokes or stops waits for it. It is left
-        # to it: cancelled, its request would go on all the same, and fail with nobody to hear of it.
-        commit = asyncio.ensure_future(super()._commit(offsets))
+        # to it: cancelled, its request would go on all the same, and fail with nobody to hear of it. None is
+        # begun beside it, for it might end after that one, and set offsets back.
+        if self._committing is not None and not self._committing.done():
+            return False
+        self._committing = commit = asyncio.ensure_future(super()._commit(offsets))
         commit.add_done_callback(_hear)
         done, _ = await asyncio.wait([commit], timeout=COMMIT_S)
         return bool(done) and bool(commit.result())
