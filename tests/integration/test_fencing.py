@@ -13,45 +13,17 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.bar import decode_bar
 from schemas.errors import BrokerError, LaneLost, ProduceError
 from streams.fenced import FencedProducer
 from support.bars import schema, stored, wait_stored
-from support.kafka import TestTopics
+from support.kafka import TestTopics, records
 from support.load import Load
 from support.wait import until
 from support.workers import OWN_TOPICS, Group, Worker, wait_assigned
 
 pytestmark = pytest.mark.kafka
-
-
-def read(bootstrap: str, topic: str, partition: int = 0, isolation: str = "read_committed") -> list[Any]:
-    """Every record of a partition, in order."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": uuid.uuid4().hex,
-            "enable.partition.eof": True,
-            "isolation.level": isolation,
-            "enable.auto.commit": False,
-        }
-    )
-    consumer.assign([TopicPartition(topic, partition, 0)])
-    records: list[Any] = []
-    try:
-        while True:
-            for message in consumer.consume(1000, 1):
-                error = message.error()
-                if error is None:
-                    records.append(message)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    return records
-                else:
-                    raise AssertionError(error.str())
-    finally:
-        consumer.close()
 
 
 class Owners:
@@ -78,7 +50,7 @@ async def owners(kafka: str) -> AsyncIterator[Owners]:
 
 
 def values(bootstrap: str, topic: str) -> list[bytes]:
-    return [message.value() for message in read(bootstrap, topic)]
+    return [message.value() for message in records(bootstrap, topic)]
 
 
 async def test_what_is_committed_appears_at_once_and_in_order(topics: TestTopics, owners: Owners) -> None:
@@ -101,7 +73,9 @@ async def test_an_old_owner_writes_nothing_that_counts(
     topic, old = topics("bars.v1", partitions=1), await owners.another()
     if sent:
         old.produce(topic, b"old", partition=0)
-        until(lambda: read(topics.bootstrap, topic, isolation="read_uncommitted"), 10, "the record is sent")
+        until(
+            lambda: records(topics.bootstrap, topic, isolation="read_uncommitted"), 10, "the record is sent"
+        )
     new = await owners.another()
     new.produce(topic, b"new", partition=0)
     await new.commit()
@@ -207,7 +181,7 @@ def published(bootstrap: str, topic: str) -> dict[bytes, int]:
     seen: set[tuple[Any, ...]] = set()
     newest: dict[bytes, int] = {}
     for partition in range(4):
-        for message in read(bootstrap, topic, partition):
+        for message in records(bootstrap, topic, partition):
             bar = decode_bar(message.value())
             version = (message.key(), bar.last_offset, bar.revision, bar.final)
             assert version not in seen

@@ -27,7 +27,7 @@ from support import oracle, tiers
 from support.bars import stored_at
 from support.certificates import Authority, Pair
 from support.cli import assert_one_clear_line, tidegate
-from support.kafka import Kafka, running_kafka
+from support.kafka import Kafka, records, running_kafka
 from support.wait import until
 from support.workers import Group, Worker, wait_assigned
 
@@ -160,11 +160,22 @@ def test_topics_are_made_ticks_published_and_bars_stored(secured: Secured, kind:
         until(lambda: sum(_committed(bars, topic)) == total, 30, "all ticks are committed")
         expected = oracle.bars_of(ticks, ["1s"])
         store_group = Group(secured.kafka.address, f"{prefix}tidegate-store")
+
+        def names() -> list[str]:
+            committed = _committed(store_group, f"{prefix}bars.v1")
+            return [
+                bar.key().decode()
+                for partition, offset in enumerate(committed)
+                for bar in records(secured.kafka.address, f"{prefix}bars.v1", partition)
+                if bar.offset() < offset
+            ]
+
         until(
-            lambda: sum(_committed(store_group, f"{prefix}bars.v1")) > len(expected),
+            lambda: len({n for n in names() if n.startswith("TIDE|")}) == len(expected),
             30,
-            "the store has committed the bars of the file and some of the feed",
+            "the file is stored",
         )
+        until(lambda: any(n.startswith("SIM:") for n in names()), 30, "some of the feed is stored")
         assert worker.stop() == 0
 
     assert replayed["published"] == len(ticks)

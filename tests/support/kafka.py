@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.containers import HOST, PinnedPortContainer
@@ -171,3 +171,32 @@ class TestTopics:
 def _admin(bootstrap: str) -> AdminClient:
     # Silent: a broker that is not there yet is no news while waiting for it.
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "socket.timeout.ms": 10_000})
+
+
+def records(
+    bootstrap: str, topic: str, partition: int = 0, isolation: str = "read_committed"
+) -> list[Message]:
+    """Every record of a partition, in order."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": uuid.uuid4().hex,
+            "enable.partition.eof": True,
+            "isolation.level": isolation,
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.assign([TopicPartition(topic, partition, 0)])
+    records: list[Message] = []
+    try:
+        while True:
+            for message in consumer.consume(1000, 1):
+                error = message.error()
+                if error is None:
+                    records.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return records
+                else:
+                    raise AssertionError(error.str())
+    finally:
+        consumer.close()
