@@ -122,7 +122,7 @@ def test_a_dead_letter_is_json() -> None:
     value = encode_dead_letter(letter)
     assert value == (
         b'{"reason":"not-a-number","detail":"none","topic":"t","partition":1,"offset":2,"index":0,'
-        b'"timestamp_ms":null,"source":"a.csv:7","ts":1.5}'
+        b'"timestamp_ms":null,"source":"a.csv:7","replayed":null,"ts":1.5}'
     )
     assert decode_dead_letter(value) == letter
 
