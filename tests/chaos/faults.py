@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from chaos.cluster import Cluster
@@ -11,7 +12,7 @@ from chaos.schedule import Kind, Step
 SESSION_TIMEOUT_S = 6
 
 
-class Fault:
+class Fault(ABC):
     """Something that breaks, and what mends it. Neither fails because another fault is at work."""
 
     kind: ClassVar[Kind]
@@ -21,11 +22,11 @@ class Fault:
         self.cluster = cluster
         self.slot = cluster.slots[step.worker]
 
+    @abstractmethod
     def apply(self) -> None:
         """Break it."""
-        raise NotImplementedError
 
-    def heal(self) -> None:
+    def heal(self) -> None:  # noqa: B027  most need no mending
         """Mend it."""
 
 

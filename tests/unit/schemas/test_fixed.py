@@ -106,10 +106,10 @@ def test_rendering_agrees_with_decimal(value: int, scale: int) -> None:
 @given(st.text())
 def test_any_text_is_a_number_or_a_value_error(text: str) -> None:
     try:
-        parse_once(text)
+        number = parse_once(text)
     except ValueError:
         return
-    Decimal(text)
+    assert Fraction(number, 10**SCALE) == Fraction(Decimal(text))
 
 
 def test_the_quoted_text_of_an_error_is_cut() -> None:
