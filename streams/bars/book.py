@@ -6,23 +6,33 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Final
 
+from msgspec.structs import replace
+
 from schemas.trade import Trade
 from streams.bars.memory import Memory
 from streams.bars.replays import is_replayed, replays_from_ns
-from streams.bars.types import BarSpec, BarType
-from streams.bars.window import Window
+from streams.bars.types import BarSpec, BarType, feeders
+from streams.bars.window import Window, empty
 
 NEVER: Final = 2**63
 
 
 class Series:
-    """The open windows of one bar type."""
+    """The open windows of one bar type.
 
-    __slots__ = ("interval_ns", "name", "starts", "windows")
+    Ticks go into the finest ones only. A window that closes is merged into those that its series feeds: so an
+    open coarse window lacks what is in the open finer ones of its `feeder`, and `Book.whole` has it all.
+    """
 
-    def __init__(self, bar_type: BarType) -> None:
+    __slots__ = ("feeder", "feeds", "interval_ns", "name", "starts", "windows")
+
+    def __init__(self, bar_type: BarType, feeder: Series | None) -> None:
         self.name = bar_type.name
         self.interval_ns = bar_type.interval_ns
+        self.feeder = feeder
+        self.feeds: list[Series] = []
+        if feeder is not None:
+            feeder.feeds.append(self)
         self.windows: dict[int, Window] = {}
         self.starts: list[int] = []
         """A heap of the keys of `windows`."""
@@ -38,11 +48,8 @@ class Book:
     __slots__ = (
         "active_ns",
         "alarmed",
-        "batch",
         "closed",
-        "current",
         "floor_ns",
-        "from_ns",
         "horizon_ns",
         "index",
         "name",
@@ -50,10 +57,10 @@ class Book:
         "next_part",
         "offset",
         "parts",
+        "roots",
         "seen",
         "series",
         "symbol",
-        "until_ns",
         "venue",
         "watermark_ns",
     )
@@ -62,14 +69,15 @@ class Book:
         self.name = name
         self.symbol = symbol
         self.venue = venue
-        self.series = [Series(bar_type) for bar_type in bar_types]
+        self.series: list[Series] = []
+        """From the finest to the coarsest."""
+        for bar_type, feeder in feeders(tuple(bar_types)):
+            self.series.append(Series(bar_type, None if feeder is None else self.series[feeder]))
+        self.roots = [series for series in self.series if series.feeder is None]
         self.watermark_ns = 0
         self.horizon_ns = 0
         self.floor_ns = 0
         """What was forgotten before a restart: no tick before it can count, whatever the settings are now."""
-        self.current: list[Window] = []
-        """The windows of the last tick in time, one a bar type, and what they have in common:"""
-        self.from_ns = self.until_ns = 0
         self.next_end_ns = NEVER
         """The earliest end of an open window."""
         self.offset = -1
@@ -85,22 +93,16 @@ class Book:
         self.active_ns: int | None = None
         """When the last tick came, by the injected clock; None after a restart."""
         self.alarmed = False
-        self.batch = 0
 
-    def turn(self, trade: Trade, offset: int) -> None:
-        """Make current the windows that a trade in time falls into."""
-        self.current = [self.window(series, trade, offset) for series in self.series]
-        self.from_ns = max(window.start_ns for window in self.current)
-        self.until_ns = min(window.end_ns for window in self.current)
-
-    def window(self, series: Series, trade: Trade, offset: int) -> Window:
-        """The open window that the trade falls into, made if need be."""
-        start_ns = trade.ts_ns - trade.ts_ns % series.interval_ns
+    def window(self, series: Series, ts_ns: int) -> Window:
+        """The open window that an instant falls into, made if need be, and so are those that it feeds."""
+        start_ns = ts_ns - ts_ns % series.interval_ns
         window = series.windows.get(start_ns)
         if window is None:
-            end_ns = start_ns + series.interval_ns
-            window = Window(series.name, start_ns, end_ns, trade.price, offset)
+            window = empty(series.name, start_ns, start_ns + series.interval_ns)
             self.put(series, window)
+            for fed in series.feeds:
+                self.window(fed, ts_ns)
         return window
 
     def put(self, series: Series, window: Window) -> None:
@@ -117,17 +119,72 @@ class Book:
             starts = series.starts
             last_start_ns = self.horizon_ns - series.interval_ns
             while starts and starts[0] <= last_start_ns:
-                closed.append(series.windows.pop(heappop(starts)))
+                window = series.windows.pop(heappop(starts))
+                for fed in series.feeds:
+                    fed.windows[window.start_ns - window.start_ns % fed.interval_ns].merge(window)
+                closed.append(window)
             if starts:
                 self.next_end_ns = min(self.next_end_ns, starts[0] + series.interval_ns)
         return closed
+
+    def advance(self, ts_ns: int, grace_ns: int) -> None:
+        """Let the clock be at least this; the horizon follows."""
+        if ts_ns > self.watermark_ns:
+            self.watermark_ns = ts_ns
+            if ts_ns - grace_ns > self.horizon_ns:
+                self.horizon_ns = ts_ns - grace_ns
+
+    def revised(self, trade: Trade, offset: int, horizon_ns: int) -> list[Window]:
+        """Let a late tick count in all its windows, open, closed or yet unknown; gives those that were closed.
+
+        `horizon_ns` is what the horizon was when it came: what has ended since is open to it.
+        """
+        closed = []
+        for series in self.series:
+            start_ns = trade.ts_ns - trade.ts_ns % series.interval_ns
+            end_ns = start_ns + series.interval_ns
+            window = series.windows.get(start_ns)
+            if end_ns > horizon_ns:
+                window = window or self.window(series, trade.ts_ns)
+            else:
+                window = window or self.closed.entries.get((series.name, start_ns))
+                if window is None:
+                    window = empty(series.name, start_ns, end_ns)
+                else:
+                    window.revision += 1
+                closed.append(window)
+            feeder = series.feeder
+            if feeder is None or trade.ts_ns - trade.ts_ns % feeder.interval_ns not in feeder.windows:
+                window.add(trade, offset)
+        return closed
+
+    def whole(self, series: Series, window: Window) -> Window:
+        """An open window with what is still in the finer ones."""
+        feeder = series.feeder
+        if feeder is None:
+            return window
+        whole = replace(window)
+        for part in feeder.windows.values():
+            if whole.start_ns <= part.start_ns < whole.end_ns:
+                whole.merge(self.whole(feeder, part))
+        return whole
 
     def earliest_ns(self, spec: BarSpec) -> int:
         """The event time before which a tick cannot count: windows that ended there may be forgotten."""
         return max(self.floor_ns, self.horizon_ns - spec.revisable_ns)
 
-    def forget_trades(self, spec: BarSpec) -> None:
-        """Drop the trade ids that no longer make a duplicate."""
+    def retain(self, window: Window) -> None:
+        """Remember a closed window."""
+        self.closed.put((window.bar_type, window.start_ns), window)
+
+    def forget(self, spec: BarSpec) -> None:
+        """Drop what is of no use any more, where there is much."""
+        if len(self.seen.entries) > self.seen.room:
+            self._forget_trades(spec)
+        if len(self.closed.entries) > self.closed.room:
+            self._forget_windows(spec)
+
+    def _forget_trades(self, spec: BarSpec) -> None:
         oldest_ns = self.watermark_ns - (spec.dedupe_ns or 0)
         replays_ns = replays_from_ns(self, spec)
         self.seen.keep(
@@ -138,12 +195,12 @@ class Book:
             }
         )
 
-    def forget_windows(self, spec: BarSpec) -> None:
-        """Drop the closed windows that can no longer be revised."""
+    def _forget_windows(self, spec: BarSpec) -> None:
         earliest_ns = self.earliest_ns(spec)
         self.closed.keep({key: w for key, w in self.closed.entries.items() if w.end_ns > earliest_ns})
 
-    def open_windows(self) -> Iterator[Window]:
+    def open_windows(self) -> Iterator[tuple[Series, Window]]:
         """Every open window."""
         for series in self.series:
-            yield from series.windows.values()
+            for window in series.windows.values():
+                yield series, window

@@ -23,19 +23,42 @@ at. A record whose header cannot be trusted to say which one that is counts noth
 from __future__ import annotations
 
 from collections.abc import Iterable, KeysView, Mapping, Sequence
+from itertools import accumulate, groupby, islice
+from operator import itemgetter, sub
 
 from schemas.bar import Bar
 from schemas.codecs.base import Codec
+from schemas.dead_letter import DeadLetter
 from schemas.errors import BadTick
 from schemas.replay import Replay
 from schemas.trade import Trade, instrument
-from streams.bars.book import Book
+from streams.bars.book import Book, Series
 from streams.bars.idle import IdleClock
+from streams.bars.intake import Intake, Place
 from streams.bars.refusals import future, late_tick, refusal
-from streams.bars.replays import has_counted, only, replay_of
+from streams.bars.replays import has_counted
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
-from streams.bars.types import BarSpec, Late, Output, Record
-from streams.bars.window import EARLY, FINAL, Window
+from streams.bars.types import BarSpec, Counts, Late, Output, Record
+from streams.bars.window import Window
+
+#: Fewer ticks than these are sooner done one by one.
+_MANY = 5
+
+#: A late tick that counts, its offset, and the horizon when it came.
+_LateTick = tuple[Trade, int, int]
+
+
+class _Batch:
+    """A batch of records on its way through the engine."""
+
+    def __init__(self, intake: Intake, now_ns: int) -> None:
+        self.intake = intake
+        self.now_ns = now_ns
+        self.earliest_ns = intake.earliest_ns()
+        self.counts = Counts(ignored=intake.ignored, skipped=intake.skipped)
+        self.due: dict[Window, Book] = {}
+        """What has closed, or was revised after it had."""
+        self.refused: list[tuple[Place, Record, DeadLetter]] = []
 
 
 class BarEngine:
@@ -53,12 +76,11 @@ class BarEngine:
         self.log_id = log_id
         """Which log the offsets are of: a topic that is deleted and made anew has the same name and another id."""
         self._saved_position = -1
-        self._decode = codec.decode
+        self._codec = codec
         self._books: dict[str, Book] = {}
         self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
         self._changed: dict[str, Book] = {}
         self._garbage: list[str] = []
-        self._batch = 0
 
     @property
     def instruments(self) -> KeysView[str]:
@@ -70,139 +92,43 @@ class BarEngine:
 
         Records at or before `position` were applied already, and are passed over.
         """
-        output = Output()
         if records and records[0].offset <= self.position:
             records = [record for record in records if record.offset > self.position]
-        counts = output.counts
-        due: dict[Window, Book] = {}
-        self._batch = batch = self._batch + 1
-        books = self._books
-        decode = self._decode
-        grace_ns = self.spec.grace_ns
-        max_future_ns = self.spec.max_future_ns
-        dedupe_ns = self.spec.dedupe_ns
-        late = self.spec.late
-        ticks = accepted = 0
-
-        for record in records:
-            replay = None
-            try:
-                if record.headers:
-                    replay = replay_of(record)
-                trades = decode(record.value)
-                numbered: Iterable[tuple[int, Trade]] = enumerate(trades)
-                if replay is not None and replay.index is not None:
-                    numbered = only(replay.index, trades)
-                    counts.skipped += len(trades) - 1
-            except BadTick as bad:
-                counts.ticks += 1
-                self._refuse(output, record, 0, bad, now_ns, replay)
-                continue
-            if not trades:
-                counts.ignored += 1
-                continue
-            offset = record.offset
-            stamp_ms = record.timestamp
-            stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
-
-            for index, trade in numbered:
-                name = instrument(trade.venue, trade.symbol)
-                book = books.get(name)
-                if book is None:
-                    books[name] = book = Book(name, trade.symbol, trade.venue, self.spec.bar_types)
-                if offset <= book.offset and (offset < book.offset or index <= book.index):
-                    counts.skipped += 1
-                    continue
-                book.offset = offset
-                book.index = index
-                ticks += 1
-                if book.batch != batch:
-                    book.batch = batch
-                    book.active_ns = now_ns
-                    self._changed[name] = book
-                    self._idle.set(book, now_ns)
-
-                ts_ns = trade.ts_ns
-                received_ns = trade.recv_ns
-                if received_ns is None or (
-                    stamp_ns is not None and (stamp_ns < received_ns or replay is not None)
-                ):
-                    received_ns = stamp_ns
-                if received_ns is None or ts_ns > received_ns + max_future_ns:
-                    bad_date = future(ts_ns, received_ns, max_future_ns)
-                    self._refuse(output, record, index, bad_date, now_ns, replay)
-                    continue
-
-                if replay is not None and has_counted(book, replay.identity(index), self.spec):
-                    counts.duplicates += 1
-                    continue
-                trade_id = trade.trade_id
-                if trade_id is not None and dedupe_ns is not None:
-                    seen_ns = book.seen.entries.get(trade_id)
-                    if seen_ns is not None:
-                        if seen_ns >= book.watermark_ns - dedupe_ns:
-                            counts.duplicates += 1
-                            continue
-                        book.seen.remove(trade_id)
-
-                if ts_ns < book.horizon_ns:
-                    counts.late += 1
-                    floor_ns = book.earliest_ns(self.spec)
-                    if late is not Late.REVISE and replay is None:
-                        if late is Late.DROP:
-                            counts.dropped += 1
-                            continue
-                        floor_ns = book.horizon_ns
-                    if ts_ns < floor_ns:
-                        too_late = late_tick(ts_ns, book.watermark_ns, floor_ns)
-                        self._refuse(output, record, index, too_late, now_ns, replay)
-                        continue
-                    self._revise(book, trade, offset, due)
-                else:
-                    turnover = trade.price * trade.size
-                    if not book.from_ns <= ts_ns < book.until_ns:
-                        book.turn(trade, offset)
-                    for window in book.current:
-                        window.add(trade, turnover, offset)
-                accepted += 1
-                if ts_ns > book.watermark_ns:
-                    book.watermark_ns = ts_ns
-                    if ts_ns - grace_ns > book.horizon_ns:
-                        book.horizon_ns = ts_ns - grace_ns
-                        if book.horizon_ns >= book.next_end_ns:
-                            self._close(book, due)
-                if trade_id is not None and dedupe_ns is not None:
-                    seen = book.seen
-                    seen.entries[trade_id] = book.watermark_ns
-                    if len(seen.entries) > seen.room:
-                        book.forget_trades(self.spec)
-                if replay is not None:
-                    book.seen.put(replay.identity(index), book.watermark_ns)
-                    if len(book.seen.entries) > book.seen.room:
-                        book.forget_trades(self.spec)
-
-        counts.ticks += ticks
-        counts.accepted = accepted
+        intake = Intake(records, self._codec)
+        batch = _Batch(intake, now_ns)
+        for number, bad, replay in intake.malformed:
+            batch.counts.ticks += 1
+            self._refuse(batch, Place(number, 0), bad, replay)
+        for group in intake:
+            self._apply(batch, group)
         if records:
             self.position = records[-1].offset
-        output.bars = self._publish(due.items(), FINAL)
-        return output
+        batch.refused.sort(key=itemgetter(0))
+        return Output(
+            self._publish(((book, window, window) for window, book in batch.due.items()), final=True),
+            [(record, letter) for _, record, letter in batch.refused],
+            batch.counts,
+        )
 
     def idle(self, now_ns: int) -> list[Bar]:
         """Bars that are over by the clock, of instruments that are quiet, published early with `final` false.
 
         This closes nothing and makes nothing late. Call it only when all there is has been applied.
         """
-        due = {window: book for book, window in self._idle.due(now_ns)}
-        return self._publish(due.items(), EARLY)
+        return self._publish(self._idle.due(now_ns), final=False)
 
     def close(self) -> list[Bar]:
         """At the end of a finite input: every open window that has not been published so, as final.
 
         If there is more after all, it counts: what it changes is published again when it closes.
         """
-        due = {w: book for book in self._books.values() for w in book.open_windows() if w.mark != FINAL}
-        return self._publish(due.items(), FINAL)
+        due = []
+        for book in self._books.values():
+            for series, window in book.open_windows():
+                whole = book.whole(series, window)
+                if not window.is_published(whole.trade_count):
+                    due.append((book, window, whole))
+        return self._publish(due, final=True)
 
     def changed(self) -> dict[str, bytes | None]:
         """The state rows that changed since the last call; None deletes one.
@@ -233,49 +159,170 @@ class BarEngine:
             self._books[book.name] = book
             self._idle.set(book, 0)
 
-    def _revise(self, book: Book, trade: Trade, offset: int, due: dict[Window, Book]) -> None:
-        """Let a late tick count in all its windows, open, closed or yet unknown."""
-        ts_ns = trade.ts_ns
-        turnover = trade.price * trade.size
-        for series in book.series:
-            start_ns = ts_ns - ts_ns % series.interval_ns
-            end_ns = start_ns + series.interval_ns
-            if end_ns > book.horizon_ns:
-                window = book.window(series, trade, offset)
+    def _book(self, trade: Trade) -> Book:
+        name = instrument(trade.venue, trade.symbol)
+        book = self._books.get(name)
+        if book is None:
+            self._books[name] = book = Book(name, trade.symbol, trade.venue, self.spec.bar_types)
+        return book
+
+    def _apply(self, batch: _Batch, group: list[int]) -> None:
+        """Take the ticks of one instrument."""
+        intake = batch.intake
+        book = self._book(intake.trades[group[0]])
+        if intake.offset(group[0]) <= book.offset:
+            applied = book.offset, book.index
+            new = [at for at in group if (intake.offset(at), intake.place(at).index) > applied]
+            batch.counts.skipped += len(group) - len(new)
+            if not new:
+                return
+            group = new
+        book.offset = intake.offset(group[-1])
+        book.index = intake.place(group[-1]).index
+        book.active_ns = batch.now_ns
+        self._changed[book.name] = book
+        self._idle.set(book, batch.now_ns)
+        batch.counts.ticks += len(group)
+
+        late: list[_LateTick] = []
+        if len(group) < _MANY or not self._all_count(batch, book, group):
+            group, late = self._judge(batch, book, group)
+        batch.counts.accepted += len(group) + len(late)
+        for series in book.roots:
+            self._fold(intake, book, series, group)
+        for trade, offset, horizon_ns in late:
+            for window in book.revised(trade, offset, horizon_ns):
+                batch.due[window] = book
+                book.retain(window)
+        if book.horizon_ns >= book.next_end_ns:
+            for window in book.close():
+                if not window.is_published(window.trade_count):
+                    batch.due[window] = book
+                if self.spec.late is not Late.DROP:
+                    book.retain(window)
+        # Only now: what is forgotten is too late for the last tick, not for all of them.
+        book.forget(self.spec)
+
+    def _all_count(self, batch: _Batch, book: Book, group: list[int]) -> bool:
+        """Whether all of these ticks count, and in time: what is asked one by one in `_judge`, asked of all.
+
+        If so, the watermark and the memory of trade ids are those after the last of them.
+        """
+        trades = [batch.intake.trades[at] for at in group]
+        times = [trade.ts_ns for trade in trades]
+        received = [trade.recv_ns for trade in trades if trade.recv_ns is not None]
+        if batch.earliest_ns is not None:
+            received.append(batch.earliest_ns)
+        elif len(received) < len(trades):
+            return False
+        grace_ns = self.spec.grace_ns
+        oldest_ns = min(times)
+        # The watermark before each tick, and after the last.
+        marks = list(accumulate(times, max, initial=book.watermark_ns))
+        if (
+            batch.intake.replays
+            or max(times) > min(received) + self.spec.max_future_ns
+            or oldest_ns < book.horizon_ns
+            or (oldest_ns < marks[-1] - grace_ns and min(map(sub, times, marks)) < -grace_ns)
+        ):
+            return False
+        if self.spec.dedupe_ns is not None:
+            ids = [trade.trade_id for trade in trades]
+            distinct = set(ids)
+            if distinct != {None}:
+                seen = book.seen.entries
+                if None in distinct or len(distinct) < len(ids) or not seen.keys().isdisjoint(distinct):
+                    return False
+                seen.update(zip(ids, islice(marks, 1, None), strict=True))  # type: ignore[arg-type]
+        book.advance(marks[-1], grace_ns)
+        return True
+
+    def _judge(self, batch: _Batch, book: Book, group: list[int]) -> tuple[list[int], list[_LateTick]]:
+        """Ask the questions 2 to 5 of each tick in turn; gives those that count in time, and those that do late."""
+        intake, counts, spec = batch.intake, batch.counts, self.spec
+        seen, dedupe_ns = book.seen, spec.dedupe_ns
+        in_time: list[int] = []
+        late: list[_LateTick] = []
+        for at in group:
+            trade = intake.trades[at]
+            place = intake.place(at)
+            record = intake.records[place.record]
+            replay = intake.replays.get(place.record) if intake.replays else None
+            ts_ns = trade.ts_ns
+
+            stamp_ms = record.timestamp
+            stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
+            received_ns = trade.recv_ns
+            if received_ns is None or (
+                stamp_ns is not None and (stamp_ns < received_ns or replay is not None)
+            ):
+                received_ns = stamp_ns
+            if received_ns is None or ts_ns > received_ns + spec.max_future_ns:
+                self._refuse(batch, place, future(ts_ns, received_ns, spec.max_future_ns), replay)
+                continue
+
+            identity = None if replay is None else replay.identity(place.index)
+            if identity is not None and has_counted(book, identity, spec):
+                counts.duplicates += 1
+                continue
+            trade_id = None if dedupe_ns is None else trade.trade_id
+            if trade_id is not None:
+                seen_ns = seen.entries.get(trade_id)
+                if seen_ns is not None:
+                    if seen_ns >= book.watermark_ns - (dedupe_ns or 0):
+                        counts.duplicates += 1
+                        continue
+                    seen.remove(trade_id)
+
+            if ts_ns < book.horizon_ns:
+                counts.late += 1
+                floor_ns = book.earliest_ns(spec)
+                if spec.late is not Late.REVISE and replay is None:
+                    if spec.late is Late.DROP:
+                        counts.dropped += 1
+                        continue
+                    floor_ns = book.horizon_ns
+                if ts_ns < floor_ns:
+                    self._refuse(batch, place, late_tick(ts_ns, book.watermark_ns, floor_ns), replay)
+                    continue
+                late.append((trade, record.offset, book.horizon_ns))
             else:
-                known = book.closed.entries.get((series.name, start_ns))
-                if known is None:
-                    window = Window(series.name, start_ns, end_ns, trade.price, offset)
-                else:
-                    window = known
-                    window.revision += 1
-                due[window] = book
-                self._retain(book, window)
-            window.add(trade, turnover, offset)
+                in_time.append(at)
+                book.advance(ts_ns, spec.grace_ns)
+            if trade_id is not None:
+                seen.entries[trade_id] = book.watermark_ns
+            if identity is not None:
+                seen.put(identity, book.watermark_ns)
+        return in_time, late
 
-    def _close(self, book: Book, due: dict[Window, Book]) -> None:
-        for window in book.close():
-            if window.mark != FINAL:
-                due[window] = book
-            if self.spec.late is not Late.DROP:
-                self._retain(book, window)
+    def _fold(self, intake: Intake, book: Book, series: Series, group: list[int]) -> None:
+        """Let ticks in time count in their windows, run by run of those that fall into the same one."""
+        trades = [intake.trades[at] for at in group]
+        interval_ns = series.interval_ns
+        first = 0
+        for _, run in groupby([trade.ts_ns // interval_ns for trade in trades]):
+            end = first + len(list(run))
+            window = book.window(series, trades[first].ts_ns)
+            if end - first < _MANY:
+                for trade, at in zip(trades[first:end], group[first:end], strict=True):
+                    window.add(trade, intake.offset(at))
+            else:
+                offsets = intake.offset(group[first]), intake.offset(group[end - 1])
+                window.fold(trades[first:end], *offsets)
+            first = end
 
-    def _retain(self, book: Book, window: Window) -> None:
-        book.closed.put((window.bar_type, window.start_ns), window)
-        if len(book.closed.entries) > book.closed.room:
-            book.forget_windows(self.spec)
-
-    def _publish(self, due: Iterable[tuple[Window, Book]], mark: int) -> list[Bar]:
+    def _publish(self, due: Iterable[tuple[Book, Window, Window]], *, final: bool) -> list[Bar]:
+        """Make bars of windows, each with what it holds as a whole."""
         bars = []
-        for window, book in sorted(due, key=lambda item: item[0].end_ns):
-            window.mark = mark
-            bars.append(window.bar(book.name, book.symbol, book.venue, self.topic, self.partition))
+        for book, window, whole in sorted(due, key=lambda item: item[1].end_ns):
+            window.published = whole.trade_count
+            window.final = whole.final = final
+            bars.append(whole.bar(book.name, book.symbol, book.venue, self.topic, self.partition))
             self._changed[book.name] = book
         return bars
 
-    def _refuse(
-        self, output: Output, record: Record, index: int, bad: BadTick, now_ns: int, replay: Replay | None
-    ) -> None:
-        output.counts.dead_lettered += 1
-        letter = refusal(self.topic, self.partition, record, index, bad, now_ns, replay)
-        output.dead.append((record, letter))
+    def _refuse(self, batch: _Batch, place: Place, bad: BadTick, replay: Replay | None) -> None:
+        batch.counts.dead_lettered += 1
+        record = batch.intake.records[place.record]
+        letter = refusal(self.topic, self.partition, record, place.index, bad, batch.now_ns, replay)
+        batch.refused.append((place, record, letter))

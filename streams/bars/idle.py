@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from streams.bars.book import Book
-from streams.bars.window import CHANGED, Window
+from streams.bars.window import Window
 
 
 class IdleClock:
@@ -27,8 +27,11 @@ class IdleClock:
             book.alarmed = True
             heappush(self._alarms, (now_ns + self._idle_ns, book.name, book))
 
-    def due(self, now_ns: int) -> Iterator[tuple[Book, Window]]:
-        """The unpublished windows whose end and grace have passed, of instruments that have been quiet."""
+    def due(self, now_ns: int) -> Iterator[tuple[Book, Window, Window]]:
+        """The unpublished windows whose end and grace have passed, of instruments that have been quiet.
+
+        Each with what it holds as a whole.
+        """
         alarms = self._alarms
         while alarms and alarms[0][0] <= now_ns:
             _, _, book = heappop(alarms)
@@ -37,11 +40,12 @@ class IdleClock:
             rings_ns: int | None = book.active_ns + self._idle_ns
             if book.active_ns + self._idle_ns <= now_ns:
                 rings_ns = None
-                for window in book.open_windows():
-                    if window.mark == CHANGED:
+                for series, window in book.open_windows():
+                    whole = book.whole(series, window)
+                    if whole.trade_count != window.published:
                         over_ns = window.end_ns + self._grace_ns
                         if over_ns <= now_ns:
-                            yield book, window
+                            yield book, window, whole
                         elif rings_ns is None or over_ns < rings_ns:
                             rings_ns = over_ns
             if rings_ns is None:

@@ -23,11 +23,11 @@ def replay_of(record: Record) -> Replay | None:
         raise BadTick(Reason.malformed, f"nobody knows what it replays: {bad}") from None
 
 
-def only(index: int, trades: Sequence[Trade]) -> tuple[tuple[int, Trade]]:
+def only(index: int, trades: Sequence[Trade]) -> tuple[int, Trade]:
     """The one trade that is replayed, numbered. Raises BadTick where the record has no such trade."""
     if index >= len(trades):
         raise BadTick(Reason.malformed, f"it replays trade {index}, counted from 0, and has {len(trades)}")
-    return ((index, trades[index]),)
+    return index, trades[index]
 
 
 def has_counted(book: Book, identity: str, spec: BarSpec) -> bool:

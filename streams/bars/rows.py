@@ -8,7 +8,7 @@ import msgspec
 
 from streams.bars.window import Window
 
-VERSION = 1
+VERSION = 2
 
 
 class WindowRow(msgspec.Struct, array_like=True, gc=False):
@@ -33,7 +33,8 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
     first_offset: int
     last_offset: int
     revision: int
-    mark: int
+    published: int
+    final: bool
 
 
 class Past(msgspec.Struct, array_like=True, gc=False):
@@ -92,25 +93,32 @@ def to_row(w: Window) -> WindowRow:
         first_offset=w.first_offset,
         last_offset=w.last_offset,
         revision=w.revision,
-        mark=w.mark,
+        published=w.published,
+        final=w.final,
     )
 
 
 def to_window(row: WindowRow) -> Window:
-    window = Window(row.bar_type, row.start_ns, row.end_ns, int(row.open), row.first_offset)
-    window.high = int(row.high)
-    window.low = int(row.low)
-    window.close = int(row.close)
-    window.open_ts_ns = row.open_ts_ns
-    window.close_ts_ns = row.close_ts_ns
-    window.volume = int(row.volume)
-    window.turnover = int(row.turnover)
-    window.buy_volume = int(row.buy_volume)
-    window.sell_volume = int(row.sell_volume)
-    window.trade_count = row.trade_count
-    window.first_id = row.first_id
-    window.last_id = row.last_id
-    window.last_offset = row.last_offset
-    window.revision = row.revision
-    window.mark = row.mark
-    return window
+    return Window(
+        bar_type=row.bar_type,
+        start_ns=row.start_ns,
+        end_ns=row.end_ns,
+        open_ts_ns=row.open_ts_ns,
+        close_ts_ns=row.close_ts_ns,
+        open=int(row.open),
+        high=int(row.high),
+        low=int(row.low),
+        close=int(row.close),
+        volume=int(row.volume),
+        turnover=int(row.turnover),
+        buy_volume=int(row.buy_volume),
+        sell_volume=int(row.sell_volume),
+        trade_count=row.trade_count,
+        first_id=row.first_id,
+        last_id=row.last_id,
+        first_offset=row.first_offset,
+        last_offset=row.last_offset,
+        revision=row.revision,
+        published=row.published,
+        final=row.final,
+    )

@@ -13,7 +13,7 @@ The row without a name, written last, is the position of the partition: all rows
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -23,7 +23,8 @@ from schemas.errors import StateError
 from streams.bars.book import Book
 from streams.bars.replays import is_replayed
 from streams.bars.rows import VERSION, Head, Past, Position, to_past, to_row, to_window
-from streams.bars.types import BarSpec, Late
+from streams.bars.types import BarSpec, BarType, Late
+from streams.bars.window import Window
 
 _FEW_WINDOWS = 16
 _FEW_IDS = 128
@@ -67,7 +68,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         floor_ns=book.earliest_ns(spec),
         offset=book.offset,
         index=book.index,
-        open=[to_row(window) for window in book.open_windows()],
+        open=[to_row(window) for _, window in book.open_windows()],
         recent=to_past(closed, seen),
         parts=list(book.parts),
         next_part=book.next_part,
@@ -135,11 +136,27 @@ def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) ->
     book.seen.save()
     book.closed.save()
     _recall(book, head.recent, spec)
-    series = {series.name: series for series in book.series}
-    for window in map(to_window, head.open):
-        if window.bar_type in series:
-            book.put(series[window.bar_type], window)
+    try:
+        _reopen(book, map(to_window, head.open), head.bar_types)
+    except (KeyError, ValueError) as error:
+        raise StateError(f"state row {name!r} cannot be read: {error}") from None
     return book
+
+
+def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[str]) -> None:
+    """Enter open windows. What is in those of a bar type that was taken away passes on to those that it fed."""
+    wanted = {series.name: series for series in book.series}
+    was = Book(book.name, book.symbol, book.venue, tuple(map(BarType.parse, bar_types)))
+    before = {series.name: series for series in was.series}
+    for window in windows:
+        was.put(before[window.bar_type], window)
+    for series in was.series:
+        for window in series.windows.values():
+            if series.name in wanted:
+                book.put(wanted[series.name], window)
+            else:
+                for fed in series.feeds:
+                    was.window(fed, window.start_ns).merge(window)
 
 
 def _recall(book: Book, past: Past, spec: BarSpec) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol
 
 from schemas.bar import Bar
@@ -45,6 +46,20 @@ class BarType:
         if interval_ns > _MAX_INTERVAL_NS:
             raise ValueError(f"{text!r} is not a bar type: a bar is at most 366 days long")
         return cls(text, interval_ns)
+
+
+@lru_cache
+def feeders(bar_types: tuple[BarType, ...]) -> tuple[tuple[BarType, int | None], ...]:
+    """The bar types from the finest to the coarsest, each with the number of the one that it can be made of.
+
+    That is the coarsest finer one that divides it: of 1s, 1m, 90s and 1h, 1m feeds 1h, and 1s the others.
+    """
+    ascending = sorted(bar_types, key=lambda bar_type: bar_type.interval_ns)
+    fed: list[tuple[BarType, int | None]] = []
+    for number, bar_type in enumerate(ascending):
+        divisors = [i for i in range(number) if bar_type.interval_ns % ascending[i].interval_ns == 0]
+        fed.append((bar_type, divisors[-1] if divisors else None))
+    return tuple(fed)
 
 
 @dataclass(frozen=True, slots=True)

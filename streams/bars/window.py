@@ -2,67 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import mul
 from typing import Final
+
+import msgspec
 
 from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, render
 from schemas.trade import Trade
 
-CHANGED: Final = 0
-"""The content has not been published."""
-EARLY: Final = 1
-"""It has, before the window closed."""
-FINAL: Final = 2
-"""It has, as final."""
+_ABOVE_ALL: Final = 10**40
+_NEVER: Final = 2**63
 
 
-class Window:
+class Window(msgspec.Struct, gc=False, eq=False):
     """The trades of one instrument in `[start_ns, end_ns)`, folded. Numbers are those of `schemas.fixed`.
 
-    It is made for its first trade, which must then be added like every other.
+    An empty one has neither prices nor offsets: its extremes are those that any trade exceeds.
     """
 
-    __slots__ = (
-        "bar_type",
-        "buy_volume",
-        "close",
-        "close_ts_ns",
-        "end_ns",
-        "first_id",
-        "first_offset",
-        "high",
-        "last_id",
-        "last_offset",
-        "low",
-        "mark",
-        "open",
-        "open_ts_ns",
-        "revision",
-        "sell_volume",
-        "start_ns",
-        "trade_count",
-        "turnover",
-        "volume",
-    )
+    bar_type: str
+    start_ns: int
+    end_ns: int
+    open_ts_ns: int
+    close_ts_ns: int
+    open: int = 0
+    high: int = -_ABOVE_ALL
+    low: int = _ABOVE_ALL
+    close: int = 0
+    volume: int = 0
+    turnover: int = 0
+    buy_volume: int = 0
+    sell_volume: int = 0
+    trade_count: int = 0
+    first_id: str | int | None = None
+    last_id: str | int | None = None
+    first_offset: int = _NEVER
+    last_offset: int = -1
+    revision: int = 0
+    published: int = 0
+    """How many trades it had when it was published last: every change adds some."""
+    final: bool = False
+    """Whether that was as final."""
 
-    def __init__(self, bar_type: str, start_ns: int, end_ns: int, price: int, offset: int) -> None:
-        self.bar_type = bar_type
-        self.start_ns = start_ns
-        self.end_ns = end_ns
-        self.open = self.high = self.low = self.close = price
-        # Whatever comes first is before the end and not before the start: it becomes both open and close.
-        self.open_ts_ns = end_ns
-        self.close_ts_ns = start_ns
-        self.volume = self.turnover = self.buy_volume = self.sell_volume = 0
-        self.trade_count = 0
-        self.first_id: str | int | None = None
-        self.last_id: str | int | None = None
-        self.first_offset = self.last_offset = offset
-        self.revision = 0
-        self.mark = CHANGED
+    def is_published(self, trade_count: int) -> bool:
+        """Whether it was published as final, when it had so many trades."""
+        return self.final and self.published == trade_count
 
-    def add(self, trade: Trade, turnover: int, offset: int) -> None:
-        """Fold one trade in. Offsets ascend, so among equal times the first to come is the earlier one."""
+    def add(self, trade: Trade, offset: int) -> None:
+        """Fold one trade in. Of equal times the first to come is the earlier one."""
         ts_ns = trade.ts_ns
         price = trade.price
         size = trade.size
@@ -77,17 +66,71 @@ class Window:
             self.first_id = trade.trade_id
         if price > self.high:
             self.high = price
-        elif price < self.low:
+        if price < self.low:
             self.low = price
         self.volume += size
-        self.turnover += turnover
+        self.turnover += price * size
         if side > 0:
             self.buy_volume += size
         elif side < 0:
             self.sell_volume += size
         self.trade_count += trade.count
-        self.last_offset = offset
-        self.mark = CHANGED
+        if offset < self.first_offset:
+            self.first_offset = offset
+        if offset > self.last_offset:
+            self.last_offset = offset
+
+    def fold(self, trades: Sequence[Trade], first_offset: int, last_offset: int) -> None:
+        """`add` for many, in order of arrival: a pass a column, all of them in C."""
+        times = [trade.ts_ns for trade in trades]
+        prices = [trade.price for trade in trades]
+        sizes = [trade.size for trade in trades]
+        newest_ns, oldest_ns = max(times), min(times)
+        if newest_ns >= self.close_ts_ns:
+            last = trades[-1]
+            if last.ts_ns != newest_ns:
+                times.reverse()
+                last = trades[-1 - times.index(newest_ns)]
+                times.reverse()
+            self.close_ts_ns = newest_ns
+            self.close = last.price
+            self.last_id = last.trade_id
+        if oldest_ns < self.open_ts_ns:
+            first = trades[times.index(oldest_ns)]
+            self.open_ts_ns = oldest_ns
+            self.open = first.price
+            self.first_id = first.trade_id
+        self.high = max(self.high, max(prices))  # noqa: PLW3301  two arguments, not one more list
+        self.low = min(self.low, min(prices))  # noqa: PLW3301
+        self.volume += sum(sizes)
+        self.turnover += sum(map(mul, prices, sizes))
+        self.buy_volume += sum([trade.size for trade in trades if trade.side > 0])
+        self.sell_volume += sum([trade.size for trade in trades if trade.side < 0])
+        self.trade_count += sum([trade.count for trade in trades])
+        if first_offset < self.first_offset:
+            self.first_offset = first_offset
+        if last_offset > self.last_offset:
+            self.last_offset = last_offset
+
+    def merge(self, part: Window) -> None:
+        """Fold in all of a window that lies within this one, and apart from all others that were."""
+        if part.close_ts_ns >= self.close_ts_ns:
+            self.close_ts_ns = part.close_ts_ns
+            self.close = part.close
+            self.last_id = part.last_id
+        if part.open_ts_ns < self.open_ts_ns:
+            self.open_ts_ns = part.open_ts_ns
+            self.open = part.open
+            self.first_id = part.first_id
+        self.high = max(self.high, part.high)
+        self.low = min(self.low, part.low)
+        self.volume += part.volume
+        self.turnover += part.turnover
+        self.buy_volume += part.buy_volume
+        self.sell_volume += part.sell_volume
+        self.trade_count += part.trade_count
+        self.first_offset = min(self.first_offset, part.first_offset)
+        self.last_offset = max(self.last_offset, part.last_offset)
 
     def bar(self, instrument: str, symbol: str, venue: str, topic: str, partition: int) -> Bar:
         """The bar as it stands."""
@@ -115,8 +158,14 @@ class Window:
             source_topic=topic,
             source_partition=partition,
             revision=self.revision,
-            final=self.mark == FINAL,
+            final=self.final,
         )
+
+
+def empty(bar_type: str, start_ns: int, end_ns: int) -> Window:
+    """A window without a trade."""
+    # Whatever comes first is before the end and not before the start: it becomes both open and close.
+    return Window(bar_type, start_ns, end_ns, open_ts_ns=end_ns, close_ts_ns=start_ns)
 
 
 def divide(dividend: int, divisor: int) -> int:

@@ -277,7 +277,7 @@ class TestRefused:
         return an_engine.changed()
 
     @pytest.mark.parametrize(
-        "row", [b"", b"\x00", b"{}", b"\x92\x01\xc0", b"\x92\x01\x90", b"\x91\x01", b"\xff" * 9]
+        "row", [b"", b"\x00", b"{}", b"\x92\x02\xc0", b"\x92\x02\x90", b"\x91\x02", b"\xff" * 9]
     )
     def test_garbage(self, rows, row) -> None:
         with pytest.raises(StateError, match="state row 'A' cannot be read"):
@@ -289,7 +289,7 @@ class TestRefused:
 
     def test_another_version(self, rows) -> None:
         version, content = msgspec.msgpack.decode(rows["A"])
-        with pytest.raises(StateError, match="version 2, this program reads 1") as caught:
+        with pytest.raises(StateError, match="version 3, this program reads 2") as caught:
             restored(spec(), {**rows, "A": msgspec.msgpack.encode([version + 1, content])})
         assert "release" in caught.value.hint
 
