@@ -1,4 +1,9 @@
-"""One trade, as every codec gives it to the bar engine."""
+"""Trades, as every codec gives them to the bar engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -20,6 +25,43 @@ class Trade(msgspec.Struct, gc=False):
     """Trades it stands for; above 1 in feeds that aggregate."""
     recv_ns: int | None = None
     """When the recorder got it, if it says so."""
+
+
+class Trades(msgspec.Struct):
+    """Trades of one instrument, in order of arrival: a list a field of `Trade`, all of one length."""
+
+    symbol: str
+    venue: str
+    ts_ns: list[int]
+    price: list[int]
+    size: list[int]
+    trade_id: list[str | int | None]
+    side: list[int]
+    count: list[int]
+    recv_ns: list[int | None]
+
+    def __len__(self) -> int:
+        return len(self.ts_ns)
+
+    @classmethod
+    def of(cls, trades: Sequence[Trade]) -> Trades:
+        """These, of which there is one at least."""
+        return cls(
+            trades[0].symbol,
+            trades[0].venue,
+            [trade.ts_ns for trade in trades],
+            [trade.price for trade in trades],
+            [trade.size for trade in trades],
+            [trade.trade_id for trade in trades],
+            [trade.side for trade in trades],
+            [trade.count for trade in trades],
+            [trade.recv_ns for trade in trades],
+        )
+
+    def take(self, chosen: Sequence[int]) -> Trades:
+        """Those with these indices."""
+        columns: list[Any] = [getattr(self, name) for name in self.__struct_fields__[2:]]
+        return Trades(self.symbol, self.venue, *([column[i] for i in chosen] for column in columns))
 
 
 def instrument(venue: str, symbol: str) -> str:

@@ -9,14 +9,21 @@ that carries no trade. Everything else that is no trade raises BadTick, and noth
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import msgspec
 
 from schemas.checks import check_venue
 from schemas.dead_letter import Reason
 from schemas.errors import BadTick, ConfigError
-from schemas.trade import Trade
+from schemas.trade import Trade, Trades
+
+
+class Row(Protocol):
+    """A trade that is decoded half: enough to know its instrument by."""
+
+    symbol: str
+    venue: str | None
 
 
 class Codec(ABC):
@@ -44,12 +51,17 @@ class Codec(ABC):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadTick(Reason.malformed, str(error)) from None
 
-    def decode_run(self, values: Sequence[bytes | None], start: int) -> list[Trade]:
-        """The trades of `values[start:]` up to the first that is not exactly one good trade; `decode` says what.
+    def decode_run(self, values: Sequence[bytes | None], start: int) -> Sequence[Row]:
+        """The records from `start` on, up to the first that is anything but one trade, as `columns` takes them.
 
-        A feed that can do many at a time faster than one by one does it here; others give none.
+        A feed that can do many at a time faster than one by one does it here; others give none, and `decode`
+        is asked.
         """
-        return []
+        return ()
+
+    def columns(self, rows: Sequence[Row]) -> Trades:
+        """Rows of `decode_run` of one instrument. Raises BadTick if one is no good trade: `decode` tells which."""
+        raise NotImplementedError
 
     @abstractmethod
     def _trades(self, value: bytes) -> Sequence[Trade]:

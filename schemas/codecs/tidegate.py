@@ -21,11 +21,12 @@ from schemas.checks import (
     check_venue,
     make_trade,
 )
-from schemas.codecs.base import Codec, text_of
+from schemas.codecs.base import Codec, Row, text_of
+from schemas.dead_letter import Reason
 from schemas.errors import BadRecord, BadTick
 from schemas.fixed import parse
 from schemas.tick import SIDES, Tick
-from schemas.trade import Trade
+from schemas.trade import Trade, Trades
 
 N = TypeVar("N", str, msgspec.Raw)
 
@@ -49,17 +50,17 @@ _Ns = Annotated[int, Meta(ge=MIN_NS, le=MAX_NS)]
 
 
 class _Usual(msgspec.Struct, gc=False):
-    """A row as nearly all are. With its numbers parsed it is a trade: no object more a tick."""
+    """A row as nearly all are."""
 
     symbol: str
     ts_ns: _Ns
     price: str
     size: str
-    venue: str | None = ""
+    venue: str | None = None
     trade_id: _IntId | _TextId | None = None
     side: Literal["buy", "sell"] | None = None
     recv_ns: _Ns | None = None
-    count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] | None = 1
+    count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] | None = None
 
 
 _strings = msgspec.json.Decoder(_Row[str]).decode
@@ -72,24 +73,40 @@ class TidegateCodec(Codec):
 
     feed = "tidegate"
 
-    def decode_run(self, values: Sequence[bytes | None], start: int) -> list[Trade]:
-        """See `Codec`: pass by pass, most of them in C."""
+    def decode_run(self, values: Sequence[bytes | None], start: int) -> list[_Usual]:
+        """See `Codec`."""
         rows: list[_Usual] = []
         # `extend` keeps what came before the value that is refused.
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
             rows.extend(map(_usual, islice(values, start, None)))  # type: ignore[arg-type]
-        trades = cast("list[Trade]", rows)
-        del trades[_parse_numbers(rows) :]
-        own_venue = self.venue
-        if own_venue or None in {trade.venue for trade in trades}:
-            for trade in trades:
-                trade.venue = own_venue or trade.venue or ""
-        if None in {trade.count for trade in trades}:
-            for trade in trades:
-                trade.count = trade.count or 1
-        if not _are_usable(trades):
-            del trades[next(at for at, trade in enumerate(trades) if not _are_usable([trade])) :]
-        return trades
+        return rows
+
+    def columns(self, rows: Sequence[Row]) -> Trades:
+        """See `Codec`."""
+        usual = cast("Sequence[_Usual]", rows)
+        symbol = check_symbol(usual[0].symbol)
+        venue = self.venue or check_venue(usual[0].venue or "")
+        ids = [row.trade_id for row in usual]
+        if not "".join([i for i in ids if i.__class__ is str]).isprintable():  # type: ignore[misc]
+            raise BadTick(Reason.malformed, "a trade id cannot be used")
+        try:
+            prices = list(map(parse, [row.price for row in usual]))
+            sizes = list(map(parse, [row.size for row in usual]))
+        except ValueError as error:
+            raise BadTick(Reason.not_a_number, str(error)) from None
+        if min(sizes) < 0:
+            raise BadTick(Reason.negative_size, "a size is negative")
+        return Trades(
+            symbol,
+            venue,
+            [row.ts_ns for row in usual],
+            prices,
+            sizes,
+            ids,
+            [SIDES[row.side] for row in usual],
+            [row.count or 1 for row in usual],
+            [row.recv_ns for row in usual],
+        )
 
     def _trades(self, value: bytes) -> tuple[Trade]:
         try:
@@ -120,28 +137,3 @@ class TidegateCodec(Codec):
             return str(refusal)
         return str(error)
 
-
-def _parse_numbers(rows: list[_Usual]) -> int:
-    """Put numbers for texts, up to the first row whose texts are not; gives how many rows that makes."""
-    for at, row in enumerate(rows):
-        try:
-            row.price = parse(row.price)  # type: ignore[assignment]
-            row.size = size = parse(row.size)  # type: ignore[assignment]
-        except ValueError:
-            return at
-        if size < 0:  # type: ignore[operator]
-            return at
-        row.side = SIDES[row.side]  # type: ignore[assignment]
-    return len(rows)
-
-
-def _are_usable(trades: list[Trade]) -> bool:
-    """Whether what `_usual` does not check, names and ids that are text, is as it must be."""
-    try:
-        for symbol in {trade.symbol for trade in trades}:
-            check_symbol(symbol)
-        for venue in {trade.venue for trade in trades}:
-            check_venue(venue)
-    except BadTick:
-        return False
-    return "".join([i for trade in trades if (i := trade.trade_id).__class__ is str]).isprintable()  # type: ignore[misc]

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from schemas.trade import Trade
+from schemas.trade import Trades
 from streams.bars.memory import Memory
 from streams.bars.replays import is_replayed, replays_from_ns
 from streams.bars.types import BarSpec, BarType, feeders
@@ -134,18 +134,19 @@ class Book:
             if ts_ns - grace_ns > self.horizon_ns:
                 self.horizon_ns = ts_ns - grace_ns
 
-    def revised(self, trade: Trade, offset: int, horizon_ns: int) -> list[Window]:
-        """Let a late tick count in all its windows, open, closed or yet unknown; gives those that were closed.
+    def revised(self, trades: Trades, i: int, offset: int, horizon_ns: int) -> list[Window]:
+        """Let the `i`-th trade, a late one, count in all its windows, open, closed or yet unknown; gives those that were closed.
 
         `horizon_ns` is what the horizon was when it came: what has ended since is open to it.
         """
         closed = []
+        ts_ns = trades.ts_ns[i]
         for series in self.series:
-            start_ns = trade.ts_ns - trade.ts_ns % series.interval_ns
+            start_ns = ts_ns - ts_ns % series.interval_ns
             end_ns = start_ns + series.interval_ns
             window = series.windows.get(start_ns)
             if end_ns > horizon_ns:
-                window = window or self.window(series, trade.ts_ns)
+                window = window or self.window(series, ts_ns)
             else:
                 window = window or self.closed.entries.get((series.name, start_ns))
                 if window is None:
@@ -154,8 +155,8 @@ class Book:
                     window.revision += 1
                 closed.append(window)
             feeder = series.feeder
-            if feeder is None or trade.ts_ns - trade.ts_ns % feeder.interval_ns not in feeder.windows:
-                window.add(trade, offset)
+            if feeder is None or ts_ns - ts_ns % feeder.interval_ns not in feeder.windows:
+                window.fold(trades, i, i + 1, offset, offset)
         return closed
 
     def whole(self, series: Series, window: Window) -> Window:

@@ -31,21 +31,18 @@ from schemas.codecs.base import Codec
 from schemas.dead_letter import DeadLetter
 from schemas.errors import BadTick
 from schemas.replay import Replay
-from schemas.trade import Trade, instrument
+from schemas.trade import Trades, instrument
 from streams.bars.book import Book, Series
 from streams.bars.idle import IdleClock
-from streams.bars.intake import Intake, Place
+from streams.bars.intake import Intake, Place, Ticks
 from streams.bars.refusals import future, late_tick, refusal
 from streams.bars.replays import has_counted
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
 from streams.bars.types import BarSpec, Counts, Late, Output, Record
 from streams.bars.window import Window
 
-#: Fewer ticks than these are sooner done one by one.
-_MANY = 5
-
-#: A late tick that counts, its offset, and the horizon when it came.
-_LateTick = tuple[Trade, int, int]
+#: The index of a late tick that counts, and the horizon when it came.
+_Late = tuple[int, int]
 
 
 class _Batch:
@@ -96,11 +93,11 @@ class BarEngine:
             records = [record for record in records if record.offset > self.position]
         intake = Intake(records, self._codec)
         batch = _Batch(intake, now_ns)
+        for ticks in intake:
+            self._apply(batch, ticks)
         for number, bad, replay in intake.malformed:
             batch.counts.ticks += 1
             self._refuse(batch, Place(number, 0), bad, replay)
-        for group in intake:
-            self._apply(batch, group)
         if records:
             self.position = records[-1].offset
         batch.refused.sort(key=itemgetter(0))
@@ -159,39 +156,43 @@ class BarEngine:
             self._books[book.name] = book
             self._idle.set(book, 0)
 
-    def _book(self, trade: Trade) -> Book:
-        name = instrument(trade.venue, trade.symbol)
+    def _book(self, trades: Trades) -> Book:
+        name = instrument(trades.venue, trades.symbol)
         book = self._books.get(name)
         if book is None:
-            self._books[name] = book = Book(name, trade.symbol, trade.venue, self.spec.bar_types)
+            self._books[name] = book = Book(name, trades.symbol, trades.venue, self.spec.bar_types)
         return book
 
-    def _apply(self, batch: _Batch, group: list[int]) -> None:
+    def _apply(self, batch: _Batch, ticks: Ticks) -> None:
         """Take the ticks of one instrument."""
-        intake = batch.intake
-        book = self._book(intake.trades[group[0]])
-        if intake.offset(group[0]) <= book.offset:
+        records = batch.intake.records
+        book = self._book(ticks.trades)
+        if records[ticks.numbers[0]].offset <= book.offset:
+            places = [ticks.place(i) for i in range(len(ticks.numbers))]
             applied = book.offset, book.index
-            new = [at for at in group if (intake.offset(at), intake.place(at).index) > applied]
-            batch.counts.skipped += len(group) - len(new)
+            new = [i for i, at in enumerate(places) if (records[at.record].offset, at.index) > applied]
+            batch.counts.skipped += len(places) - len(new)
             if not new:
                 return
-            group = new
-        book.offset = intake.offset(group[-1])
-        book.index = intake.place(group[-1]).index
+            ticks = ticks.take(new)
+        last = ticks.place(-1)
+        book.offset = records[last.record].offset
+        book.index = last.index
         book.active_ns = batch.now_ns
         self._changed[book.name] = book
         self._idle.set(book, batch.now_ns)
-        batch.counts.ticks += len(group)
+        batch.counts.ticks += len(ticks.numbers)
 
-        late: list[_LateTick] = []
-        if len(group) < _MANY or not self._all_count(batch, book, group):
-            group, late = self._judge(batch, book, group)
-        batch.counts.accepted += len(group) + len(late)
+        late: list[_Late] = []
+        in_time = ticks
+        if not self._all_count(batch, book, ticks):
+            chosen, late = self._judge(batch, book, ticks)
+            in_time = ticks.take(chosen)
+        batch.counts.accepted += len(in_time.numbers) + len(late)
         for series in book.roots:
-            self._fold(intake, book, series, group)
-        for trade, offset, horizon_ns in late:
-            for window in book.revised(trade, offset, horizon_ns):
+            self._fold(records, book, series, in_time)
+        for i, horizon_ns in late:
+            for window in book.revised(ticks.trades, i, records[ticks.numbers[i]].offset, horizon_ns):
                 batch.due[window] = book
                 book.retain(window)
         if book.horizon_ns >= book.next_end_ns:
@@ -203,17 +204,16 @@ class BarEngine:
         # Only now: what is forgotten is too late for the last tick, not for all of them.
         book.forget(self.spec)
 
-    def _all_count(self, batch: _Batch, book: Book, group: list[int]) -> bool:
+    def _all_count(self, batch: _Batch, book: Book, ticks: Ticks) -> bool:
         """Whether all of these ticks count, and in time: what is asked one by one in `_judge`, asked of all.
 
         If so, the watermark and the memory of trade ids are those after the last of them.
         """
-        trades = [batch.intake.trades[at] for at in group]
-        times = [trade.ts_ns for trade in trades]
-        received = [trade.recv_ns for trade in trades if trade.recv_ns is not None]
+        times, ids = ticks.trades.ts_ns, ticks.trades.trade_id
+        received = [recv_ns for recv_ns in ticks.trades.recv_ns if recv_ns is not None]
         if batch.earliest_ns is not None:
             received.append(batch.earliest_ns)
-        elif len(received) < len(trades):
+        elif len(received) < len(times):
             return False
         grace_ns = self.spec.grace_ns
         oldest_ns = min(times)
@@ -227,7 +227,6 @@ class BarEngine:
         ):
             return False
         if self.spec.dedupe_ns is not None:
-            ids = [trade.trade_id for trade in trades]
             distinct = set(ids)
             if distinct != {None}:
                 seen = book.seen.entries
@@ -237,35 +236,35 @@ class BarEngine:
         book.advance(marks[-1], grace_ns)
         return True
 
-    def _judge(self, batch: _Batch, book: Book, group: list[int]) -> tuple[list[int], list[_LateTick]]:
+    def _judge(self, batch: _Batch, book: Book, ticks: Ticks) -> tuple[list[int], list[_Late]]:
         """Ask the questions 2 to 5 of each tick in turn; gives those that count in time, and those that do late."""
         intake, counts, spec = batch.intake, batch.counts, self.spec
+        trades = ticks.trades
         seen, dedupe_ns = book.seen, spec.dedupe_ns
         in_time: list[int] = []
-        late: list[_LateTick] = []
-        for at in group:
-            trade = intake.trades[at]
-            place = intake.place(at)
-            record = intake.records[place.record]
-            replay = intake.replays.get(place.record) if intake.replays else None
-            ts_ns = trade.ts_ns
-
-            stamp_ms = record.timestamp
+        late: list[_Late] = []
+        for i, (ts_ns, trade_id, received_ns) in enumerate(
+            zip(trades.ts_ns, trades.trade_id, trades.recv_ns, strict=True)
+        ):
+            number = ticks.numbers[i]
+            replay = intake.replays.get(number)
+            stamp_ms = intake.records[number].timestamp
             stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
-            received_ns = trade.recv_ns
             if received_ns is None or (
                 stamp_ns is not None and (stamp_ns < received_ns or replay is not None)
             ):
                 received_ns = stamp_ns
             if received_ns is None or ts_ns > received_ns + spec.max_future_ns:
-                self._refuse(batch, place, future(ts_ns, received_ns, spec.max_future_ns), replay)
+                bad_date = future(ts_ns, received_ns, spec.max_future_ns)
+                self._refuse(batch, ticks.place(i), bad_date, replay)
                 continue
 
-            identity = None if replay is None else replay.identity(place.index)
+            identity = None if replay is None else replay.identity(ticks.place(i).index)
             if identity is not None and has_counted(book, identity, spec):
                 counts.duplicates += 1
                 continue
-            trade_id = None if dedupe_ns is None else trade.trade_id
+            if dedupe_ns is None:
+                trade_id = None
             if trade_id is not None:
                 seen_ns = seen.entries.get(trade_id)
                 if seen_ns is not None:
@@ -283,11 +282,12 @@ class BarEngine:
                         continue
                     floor_ns = book.horizon_ns
                 if ts_ns < floor_ns:
-                    self._refuse(batch, place, late_tick(ts_ns, book.watermark_ns, floor_ns), replay)
+                    too_late = late_tick(ts_ns, book.watermark_ns, floor_ns)
+                    self._refuse(batch, ticks.place(i), too_late, replay)
                     continue
-                late.append((trade, record.offset, book.horizon_ns))
+                late.append((i, book.horizon_ns))
             else:
-                in_time.append(at)
+                in_time.append(i)
                 book.advance(ts_ns, spec.grace_ns)
             if trade_id is not None:
                 seen.entries[trade_id] = book.watermark_ns
@@ -295,21 +295,16 @@ class BarEngine:
                 seen.put(identity, book.watermark_ns)
         return in_time, late
 
-    def _fold(self, intake: Intake, book: Book, series: Series, group: list[int]) -> None:
+    @staticmethod
+    def _fold(records: Sequence[Record], book: Book, series: Series, ticks: Ticks) -> None:
         """Let ticks in time count in their windows, run by run of those that fall into the same one."""
-        trades = [intake.trades[at] for at in group]
-        interval_ns = series.interval_ns
-        first = 0
-        for _, run in groupby([trade.ts_ns // interval_ns for trade in trades]):
-            end = first + len(list(run))
-            window = book.window(series, trades[first].ts_ns)
-            if end - first < _MANY:
-                for trade, at in zip(trades[first:end], group[first:end], strict=True):
-                    window.add(trade, intake.offset(at))
-            else:
-                offsets = intake.offset(group[first]), intake.offset(group[end - 1])
-                window.fold(trades[first:end], *offsets)
-            first = end
+        trades, numbers, interval_ns = ticks.trades, ticks.numbers, series.interval_ns
+        start = 0
+        for _, run in groupby([ts_ns // interval_ns for ts_ns in trades.ts_ns]):
+            end = start + len(list(run))
+            window = book.window(series, trades.ts_ns[start])
+            window.fold(trades, start, end, records[numbers[start]].offset, records[numbers[end - 1]].offset)
+            start = end
 
     def _publish(self, due: Iterable[tuple[Book, Window, Window]], *, final: bool) -> list[Bar]:
         """Make bars of windows, each with what it holds as a whole."""

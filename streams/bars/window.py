@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from operator import mul
 from typing import Final
 
@@ -10,10 +9,13 @@ import msgspec
 
 from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, render
-from schemas.trade import Trade
+from schemas.trade import Trade, Trades
 
 _ABOVE_ALL: Final = 10**40
 _NEVER: Final = 2**63
+
+#: Fewer trades than these are sooner folded one by one.
+_MANY = 5
 
 
 class Window(msgspec.Struct, gc=False, eq=False):
@@ -50,67 +52,75 @@ class Window(msgspec.Struct, gc=False, eq=False):
         """Whether it was published as final, when it had so many trades."""
         return self.final and self.published == trade_count
 
-    def add(self, trade: Trade, offset: int) -> None:
-        """Fold one trade in. Of equal times the first to come is the earlier one."""
-        ts_ns = trade.ts_ns
-        price = trade.price
-        size = trade.size
-        side = trade.side
-        if ts_ns >= self.close_ts_ns:
-            self.close_ts_ns = ts_ns
-            self.close = price
-            self.last_id = trade.trade_id
-        if ts_ns < self.open_ts_ns:
-            self.open_ts_ns = ts_ns
-            self.open = price
-            self.first_id = trade.trade_id
-        if price > self.high:
-            self.high = price
-        if price < self.low:
-            self.low = price
-        self.volume += size
-        self.turnover += price * size
-        if side > 0:
-            self.buy_volume += size
-        elif side < 0:
-            self.sell_volume += size
-        self.trade_count += trade.count
-        if offset < self.first_offset:
-            self.first_offset = offset
-        if offset > self.last_offset:
-            self.last_offset = offset
-
-    def fold(self, trades: Sequence[Trade], first_offset: int, last_offset: int) -> None:
-        """`add` for many, in order of arrival: a pass a column, all of them in C."""
-        times = [trade.ts_ns for trade in trades]
-        prices = [trade.price for trade in trades]
-        sizes = [trade.size for trade in trades]
-        newest_ns, oldest_ns = max(times), min(times)
-        if newest_ns >= self.close_ts_ns:
-            last = trades[-1]
-            if last.ts_ns != newest_ns:
-                times.reverse()
-                last = trades[-1 - times.index(newest_ns)]
-                times.reverse()
-            self.close_ts_ns = newest_ns
-            self.close = last.price
-            self.last_id = last.trade_id
-        if oldest_ns < self.open_ts_ns:
-            first = trades[times.index(oldest_ns)]
-            self.open_ts_ns = oldest_ns
-            self.open = first.price
-            self.first_id = first.trade_id
-        self.high = max(self.high, max(prices))  # noqa: PLW3301  two arguments, not one more list
-        self.low = min(self.low, min(prices))  # noqa: PLW3301
-        self.volume += sum(sizes)
-        self.turnover += sum(map(mul, prices, sizes))
-        self.buy_volume += sum([trade.size for trade in trades if trade.side > 0])
-        self.sell_volume += sum([trade.size for trade in trades if trade.side < 0])
-        self.trade_count += sum([trade.count for trade in trades])
+    def fold(self, trades: Trades, start: int, end: int, first_offset: int, last_offset: int) -> None:
+        """Fold in `trades[start:end]`, in order of arrival, of records at ascending offsets from first to last."""
+        if end - start < _MANY:
+            self._fold_few(trades, range(start, end))
+        else:
+            self._fold_many(trades, slice(start, end))
         if first_offset < self.first_offset:
             self.first_offset = first_offset
         if last_offset > self.last_offset:
             self.last_offset = last_offset
+
+    def _fold_few(self, trades: Trades, chosen: range) -> None:
+        for i in chosen:
+            ts_ns = trades.ts_ns[i]
+            price = trades.price[i]
+            size = trades.size[i]
+            side = trades.side[i]
+            # Of equal times the first to come is the earlier one.
+            if ts_ns >= self.close_ts_ns:
+                self.close_ts_ns = ts_ns
+                self.close = price
+                self.last_id = trades.trade_id[i]
+            if ts_ns < self.open_ts_ns:
+                self.open_ts_ns = ts_ns
+                self.open = price
+                self.first_id = trades.trade_id[i]
+            if price > self.high:
+                self.high = price
+            if price < self.low:
+                self.low = price
+            self.volume += size
+            self.turnover += price * size
+            if side > 0:
+                self.buy_volume += size
+            elif side < 0:
+                self.sell_volume += size
+            self.trade_count += trades.count[i]
+
+    def _fold_many(self, trades: Trades, chosen: slice) -> None:
+        # The same, a pass a column, each of them in C.
+        times, prices, sizes = trades.ts_ns[chosen], trades.price[chosen], trades.size[chosen]
+        sides = trades.side[chosen]
+        newest_ns, oldest_ns = max(times), min(times)
+        if newest_ns >= self.close_ts_ns:
+            last = len(times) - 1
+            if times[last] != newest_ns:
+                last -= times[::-1].index(newest_ns)
+            self.close_ts_ns = newest_ns
+            self.close = prices[last]
+            self.last_id = trades.trade_id[chosen.start + last]
+        if oldest_ns < self.open_ts_ns:
+            first = times.index(oldest_ns)
+            self.open_ts_ns = oldest_ns
+            self.open = prices[first]
+            self.first_id = trades.trade_id[chosen.start + first]
+        if (high := max(prices)) > self.high:
+            self.high = high
+        if (low := min(prices)) < self.low:
+            self.low = low
+        volume = sum(sizes)
+        bought = sum([size for size, side in zip(sizes, sides, strict=True) if side > 0])
+        sold = volume - bought
+        if 0 in sides:
+            sold = sum([size for size, side in zip(sizes, sides, strict=True) if side < 0])
+        self.volume += volume
+        self.buy_volume += bought
+        self.sell_volume += sold
+        self.turnover += sum(map(mul, prices, sizes))
+        self.trade_count += sum(trades.count[chosen])
 
     def merge(self, part: Window) -> None:
         """Fold in all of a window that lies within this one, and apart from all others that were."""
