@@ -89,6 +89,8 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         topics.rate,
         provider=settings.group,
     )
+    app.transport.raw_topics = tick_names
+    app.transport.on_batch = pipeline.read_ahead
     app.transport.is_open = lambda tp: (
         tp.topic not in tick_names or (valve.is_open(tp.partition) and pipeline.is_ready(tp))
     )

@@ -81,6 +81,19 @@ def render(value: int, scale: int = SCALE) -> str:
     return f"{digits[:point]}.{fraction}" if fraction else digits[:point]
 
 
+class _Rendered(dict[int, str]):
+    def __missing__(self, value: int) -> str:
+        text = render(value)
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[value] = text
+        return text
+
+
+render_again = _Rendered().__getitem__
+"""`render`, remembering: the prices of a bar are those of others."""
+
+
 def shorten(text: str, limit: int = 40) -> str:
     """The text quoted for an error: cut where nobody would read on, control characters escaped."""
     shown = repr(text[:limit])[1:-1]

@@ -32,6 +32,7 @@ class Batch:
     __slots__ = (
         "_ledger",
         "acked",
+        "ahead",
         "first_offset",
         "last_offset",
         "records",
@@ -46,6 +47,7 @@ class Batch:
         self.records = records
         self.first_offset: int = records[0].offset
         self.last_offset: int = records[-1].offset
+        self.ahead: Any = None  # what was begun of it beside the event loop
         self.taken = False  # an agent has got it
         self.released = False
         self.acked = False
@@ -63,6 +65,7 @@ class Batch:
         if not self.released:
             self.released = True
             self.records = ()
+            self.ahead = None
             self._ledger.on_release(self)
 
     def ack(self) -> None:

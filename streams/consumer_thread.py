@@ -22,6 +22,8 @@ from aiokafka.errors import (
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.unpack import unpack
+
 if TYPE_CHECKING:
     from streams.transport import Consumer
 
@@ -102,6 +104,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """Take what is buffered and move positions past it; nothing else runs in this thread meanwhile."""
         epochs, taken = self.consumer.seek_epochs, self.consumer.taken
         self.consumer.taking = True
+        for tp in wanted:
+            if tp.topic in self.consumer.transport.raw_topics:
+                unpack(consumer._fetcher._records.get(tp))
         try:
             records = await consumer._fetcher.fetched_records(
                 wanted, timeout=0, max_records=consumer._max_poll_records

@@ -13,6 +13,7 @@ from schemas.bar import Bar, bar_key, encode_bar
 from schemas.dead_letter import DeadLetter, encode_dead_letter
 from schemas.replay import headers_of_dead_letter
 from streams.bars.engine import BarEngine
+from streams.bars.intake import Intake
 from streams.bars.types import Output, Record
 from streams.batch import Batch
 from streams.changelog import row_key
@@ -70,9 +71,9 @@ class Lane:
         """Start an engine from the state its last owner left. Raises `StateError`. From any thread."""
         self.engines[tp].restore(rows)
 
-    def apply(self, batch: Batch, now_ns: int) -> Output:
+    def apply(self, batch: Batch, now_ns: int, intake: Intake | None = None) -> Output:
         """Apply a batch to its engine; what came out is for `publish` and `bury`, before any await."""
-        output = self.engines[batch.tp].apply(batch.records, now_ns)
+        output = self.engines[batch.tp].apply(batch.records, now_ns, intake)
         self._applied.append(batch)
         return output
 

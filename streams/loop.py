@@ -27,6 +27,9 @@ from streams.topics import Topics
 #: How long a run waits for a database that it has reached: somebody sits before it.
 PATIENCE_S = 15.0
 
+#: How long the store waits for more bars when the input has ended: they are all on their way.
+LAST_LINGER_S = 0.02
+
 #: After a crash. A run that succeeds has nothing left to drain.
 DRAIN_NS = 2 * 10**9
 
@@ -56,6 +59,8 @@ class Loop:
         self.bars = roles.bars_role(settings, pace=self._bars.pace if embedded else None, keep_state=False)
         self.store = roles.store_role(settings, store=store, patience_s=PATIENCE_S)
         self.bars.pipeline.on_applied = self._ticks.consumed
+        # Whoever makes bars waits for room, and so there will be no more for the store to wait for.
+        self._bars.on_wait = self.store.writer.hurry
         self.store.writer.on_stored = self._stored_upto
         self.store.writer.on_written = self._remember
         self._producer = BarrierProducer(confluent_config(settings))
@@ -94,7 +99,13 @@ class Loop:
         pipeline = self.bars.pipeline
         await self._until(lambda: self.applied >= self.published, tick)
         await pipeline.close()
+        self.hurry()
         await self._until(lambda: sum(self._stored) >= pipeline.published, tick)
+
+    def hurry(self) -> None:
+        """No more is to come: have the store wait for nothing from now on but what is on its way."""
+        self.store.writer.linger_s = min(self.store.writer.linger_s, LAST_LINGER_S)
+        self.store.writer.hurry()
 
     async def _until(self, condition: Callable[[], bool], tick: Callable[[], None]) -> None:
         while not condition():
@@ -156,7 +167,10 @@ async def whole_loop(
         loop = Loop(settings, roles, embedded=own is not None, store=store)
         async with running(loop.bars.app, loop.store.app), _raising(loop.bars.app, loop.store.app):
             loop.started = time.monotonic()
-            yield loop
+            try:
+                yield loop
+            finally:
+                loop.hurry()
     finally:
         if loop is not None:
             await loop.close()

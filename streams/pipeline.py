@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from faust.types import TP
@@ -15,6 +16,7 @@ from schemas.codecs import get_codec
 from schemas.dead_letter import DeadLetter
 from schemas.errors import LaneLost
 from streams.bars.engine import BarEngine
+from streams.bars.intake import MANY
 from streams.bars.types import Counts, Record
 from streams.batch import Batch
 from streams.lane import Lane, Pace
@@ -64,16 +66,25 @@ class BarsPipeline:
         self._keep_state = keep_state
         self._checkpoint_bytes = checkpoint_bytes
         self._clock = clock
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._lanes: dict[int, Lane] = {}
         self._homes: dict[str, TP] = {}
         self._losses: defaultdict[int, int] = defaultdict(int)
 
+    def read_ahead(self, batch: Batch) -> None:
+        """Begin to decode a large batch of ticks beside the event loop, of which much needs no interpreter."""
+        lane = self._lanes.get(batch.tp.partition)
+        engine = lane and lane.engines.get(batch.tp)
+        if engine and len(batch) >= MANY:
+            batch.ahead = self._reader.submit(engine.read, batch.records)
+
     async def process(self, batch: Batch) -> None:
         """Apply one batch and hand its bars to the producer."""
+        intake = await asyncio.wrap_future(batch.ahead) if batch.ahead is not None else None
         lane = self._lane(batch.tp)
         if lane is None or not lane.ready:
             return  # lost: it is never acknowledged, and its next owner reads it again
-        output = lane.apply(batch, self._clock())
+        output = lane.apply(batch, self._clock(), intake)
         for name in Counts.__slots__:
             setattr(self.counts, name, getattr(self.counts, name) + getattr(output.counts, name))
         self._publish(lane, batch.tp, output.bars)

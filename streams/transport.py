@@ -124,7 +124,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 continue
             track_end_offset(tp, self.highwater(tp))
             if tp.topic in batch_topics:
-                yield tp, self._to_batch_message(self.ledger.deliver(tp, records))
+                batch = self.ledger.deliver(tp, records)
+                self.transport.on_batch(batch)
+                yield tp, self._to_batch_message(batch)
             else:
                 for record in records:
                     if not self._is_current(tp, fetch):
@@ -248,6 +250,10 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     #: Topics that are delivered in batches; their channels use `RawSchema` and ``acks=False``.
     batch_topics: frozenset[str] = frozenset()
+    #: Those of them whose records need no topic, partition or sizes: see `streams.unpack`.
+    raw_topics: frozenset[str] = frozenset()
+    #: Called with each batch before an agent gets it, to begin what can be done beside the event loop.
+    on_batch: Callable[[Batch], None] = staticmethod(lambda batch: None)
     #: Whether a partition of a batch topic may be fetched now. Called in the consumer's thread.
     is_open: Callable[[TP], bool] = staticmethod(lambda tp: True)
     #: Batches of one partition that may wait to be worked on.

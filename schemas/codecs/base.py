@@ -7,9 +7,11 @@ A codec judges each record by itself: no state, no clock, no order. An empty res
 that carries no trade. Everything else that is no trade raises BadTick, and nothing else is ever raised.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
@@ -17,6 +19,9 @@ from schemas.checks import check_venue
 from schemas.dead_letter import Reason
 from schemas.errors import BadTick, ConfigError
 from schemas.trade import Trade, Trades
+
+if TYPE_CHECKING:
+    from schemas.codecs.layout import Columns
 
 
 class Row(Protocol):
@@ -50,6 +55,10 @@ class Codec(ABC):
                 raise BadTick(Reason.malformed, self._explain(value, error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadTick(Reason.malformed, str(error)) from None
+
+    def read_columns(self, values: Sequence[bytes | None]) -> Columns | None:
+        """All records at once, where each is exactly one good trade and the feed can do so; else None."""
+        return None
 
     def decode_run(self, values: Sequence[bytes | None], start: int) -> Sequence[Row]:
         """The records from `start` on, up to the first that is anything but one trade, as `columns` takes them.

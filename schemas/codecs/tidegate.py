@@ -3,10 +3,12 @@
 {"symbol":"BTCUSDT","venue":"BINANCE","ts_ns":1723161255342000000,"price":"61837.63","size":"0.02","side":"sell"}
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Annotated, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +19,7 @@ from schemas.checks import (
     MAX_NS,
     MIN_INT_ID,
     MIN_NS,
+    check_ns,
     check_symbol,
     check_venue,
     make_trade,
@@ -27,6 +30,9 @@ from schemas.errors import BadRecord, BadTick
 from schemas.fixed import parse
 from schemas.tick import SIDES, Tick
 from schemas.trade import Trade, Trades
+
+if TYPE_CHECKING:
+    from schemas.codecs.layout import Columns, Layout
 
 N = TypeVar("N", str, msgspec.Raw)
 
@@ -73,6 +79,29 @@ class TidegateCodec(Codec):
 
     feed = "tidegate"
 
+    def __init__(self, venue: str = "") -> None:
+        super().__init__(venue)
+        self._layout: Layout | None = None
+
+    def read_columns(self, values: Sequence[bytes | None]) -> Columns | None:
+        """See `Codec`. The layout is that of the last batch, or else of this one's first record."""
+        # Arrow and numpy take their time to import: not for those who only ask for help.
+        from schemas.codecs.layout import Layout, NotSo
+
+        known = self._layout
+        try:
+            if known is not None:
+                return _usable(known.columns(values, self.venue))
+        except (NotSo, BadTick):
+            pass  # the producer writes otherwise now, or one record is not like the others
+        try:
+            first = values[0] or b""
+            _usual(first)
+            self._layout = layout = Layout(first)
+            return None if layout == known else _usable(layout.columns(values, self.venue))
+        except (NotSo, BadTick, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
     def decode_run(self, values: Sequence[bytes | None], start: int) -> list[_Usual]:
         """See `Codec`."""
         rows: list[_Usual] = []
@@ -87,7 +116,7 @@ class TidegateCodec(Codec):
         symbol = check_symbol(usual[0].symbol)
         venue = self.venue or check_venue(usual[0].venue or "")
         ids = [row.trade_id for row in usual]
-        if not "".join([i for i in ids if i.__class__ is str]).isprintable():  # type: ignore[misc]
+        if not "".join([i for i in ids if i.__class__ is str]).isprintable():
             raise BadTick(Reason.malformed, "a trade id cannot be used")
         try:
             prices = list(map(parse, [row.price for row in usual]))
@@ -137,3 +166,19 @@ class TidegateCodec(Codec):
             return str(refusal)
         return str(error)
 
+
+def _usable(columns: Columns) -> Columns:
+    """Raises BadTick unless every trade is a good one."""
+    for venue, symbol in columns.instruments:
+        check_venue(venue)
+        check_symbol(symbol)
+    for times in (columns.ts_ns, columns.recv_ns):
+        if times is not None:
+            check_ns(int(times.min()))
+    if columns.count is not None and not 1 <= columns.count.min() <= columns.count.max() <= MAX_COUNT:
+        raise BadTick(Reason.malformed, "a count is out of range")
+    if isinstance(columns.trade_id, list):
+        lengths = set(map(len, columns.trade_id))
+        if not 1 <= min(lengths) <= max(lengths) <= MAX_ID or not "".join(columns.trade_id).isprintable():
+            raise BadTick(Reason.malformed, "a trade id cannot be used")
+    return columns

@@ -135,7 +135,7 @@ class Book:
                 self.horizon_ns = ts_ns - grace_ns
 
     def revised(self, trades: Trades, i: int, offset: int, horizon_ns: int) -> list[Window]:
-        """Let the `i`-th trade, a late one, count in all its windows, open, closed or yet unknown; gives those that were closed.
+        """Let the `i`-th trade, a late one, count in all its windows; gives those that were closed, or unknown.
 
         `horizon_ns` is what the horizon was when it came: what has ended since is open to it.
         """

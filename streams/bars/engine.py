@@ -23,7 +23,7 @@ at. A record whose header cannot be trusted to say which one that is counts noth
 from __future__ import annotations
 
 from collections.abc import Iterable, KeysView, Mapping, Sequence
-from itertools import accumulate, groupby, islice
+from itertools import accumulate, islice
 from operator import itemgetter, sub
 
 from schemas.bar import Bar
@@ -31,14 +31,15 @@ from schemas.codecs.base import Codec
 from schemas.dead_letter import DeadLetter
 from schemas.errors import BadTick
 from schemas.replay import Replay
-from schemas.trade import Trades, instrument
-from streams.bars.book import Book, Series
+from schemas.trade import instrument
+from streams.bars.book import Book
 from streams.bars.idle import IdleClock
-from streams.bars.intake import Intake, Place, Ticks
+from streams.bars.intake import Intake
 from streams.bars.refusals import future, late_tick, refusal
 from streams.bars.replays import has_counted
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
-from streams.bars.types import BarSpec, Counts, Late, Output, Record
+from streams.bars.ticks import Place, Ticks
+from streams.bars.types import BarSpec, Counts, Late, Output, Record, feeders
 from streams.bars.window import Window
 
 #: The index of a late tick that counts, and the horizon when it came.
@@ -74,6 +75,7 @@ class BarEngine:
         """Which log the offsets are of: a topic that is deleted and made anew has the same name and another id."""
         self._saved_position = -1
         self._codec = codec
+        self._intervals_ns = [t.interval_ns for t, feeder in feeders(spec.bar_types) if feeder is None]
         self._books: dict[str, Book] = {}
         self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
         self._changed: dict[str, Book] = {}
@@ -84,14 +86,20 @@ class BarEngine:
         """The instruments seen so far; a live view."""
         return self._books.keys()
 
-    def apply(self, records: Sequence[Record], now_ns: int) -> Output:
+    def read(self, records: Sequence[Record]) -> Intake:
+        """Decode records, for `apply`: what needs nothing that the engine knows. From any thread."""
+        return Intake(records, self._codec, self._intervals_ns)
+
+    def apply(self, records: Sequence[Record], now_ns: int, intake: Intake | None = None) -> Output:
         """Take records in offset order. `now_ns` feeds the idle clock and dates dead letters, no more.
 
-        Records at or before `position` were applied already, and are passed over.
+        Records at or before `position` were applied already, and are passed over. `intake` is what `read` made
+        of these records, where that was done before.
         """
         if records and records[0].offset <= self.position:
             records = [record for record in records if record.offset > self.position]
-        intake = Intake(records, self._codec)
+            intake = None
+        intake = intake or self.read(records)
         batch = _Batch(intake, now_ns)
         for ticks in intake:
             self._apply(batch, ticks)
@@ -156,28 +164,28 @@ class BarEngine:
             self._books[book.name] = book
             self._idle.set(book, 0)
 
-    def _book(self, trades: Trades) -> Book:
-        name = instrument(trades.venue, trades.symbol)
+    def _book(self, ticks: Ticks) -> Book:
+        name = instrument(ticks.venue, ticks.symbol)
         book = self._books.get(name)
         if book is None:
-            self._books[name] = book = Book(name, trades.symbol, trades.venue, self.spec.bar_types)
+            self._books[name] = book = Book(name, ticks.symbol, ticks.venue, self.spec.bar_types)
         return book
 
     def _apply(self, batch: _Batch, ticks: Ticks) -> None:
         """Take the ticks of one instrument."""
         records = batch.intake.records
-        book = self._book(ticks.trades)
+        book = self._book(ticks)
         if records[ticks.numbers[0]].offset <= book.offset:
             places = [ticks.place(i) for i in range(len(ticks.numbers))]
             applied = book.offset, book.index
-            new = [i for i, at in enumerate(places) if (records[at.record].offset, at.index) > applied]
+            new = [i for i, at in enumerate(places) if (records[at.record].offset, at.trade) > applied]
             batch.counts.skipped += len(places) - len(new)
             if not new:
                 return
             ticks = ticks.take(new)
         last = ticks.place(-1)
         book.offset = records[last.record].offset
-        book.index = last.index
+        book.index = last.trade
         book.active_ns = batch.now_ns
         self._changed[book.name] = book
         self._idle.set(book, batch.now_ns)
@@ -189,8 +197,7 @@ class BarEngine:
             chosen, late = self._judge(batch, book, ticks)
             in_time = ticks.take(chosen)
         batch.counts.accepted += len(in_time.numbers) + len(late)
-        for series in book.roots:
-            self._fold(records, book, series, in_time)
+        in_time.fold(book, records)
         for i, horizon_ns in late:
             for window in book.revised(ticks.trades, i, records[ticks.numbers[i]].offset, horizon_ns):
                 batch.due[window] = book
@@ -209,19 +216,17 @@ class BarEngine:
 
         If so, the watermark and the memory of trade ids are those after the last of them.
         """
-        times, ids = ticks.trades.ts_ns, ticks.trades.trade_id
-        received = [recv_ns for recv_ns in ticks.trades.recv_ns if recv_ns is not None]
-        if batch.earliest_ns is not None:
-            received.append(batch.earliest_ns)
-        elif len(received) < len(times):
+        times, ids = ticks.times, ticks.ids
+        if batch.earliest_ns is None:
             return False
+        received_ns = min([batch.earliest_ns, *(ns for ns in ticks.received if ns is not None)])
         grace_ns = self.spec.grace_ns
         oldest_ns = min(times)
         # The watermark before each tick, and after the last.
         marks = list(accumulate(times, max, initial=book.watermark_ns))
         if (
             batch.intake.replays
-            or max(times) > min(received) + self.spec.max_future_ns
+            or max(times) > received_ns + self.spec.max_future_ns
             or oldest_ns < book.horizon_ns
             or (oldest_ns < marks[-1] - grace_ns and min(map(sub, times, marks)) < -grace_ns)
         ):
@@ -239,12 +244,11 @@ class BarEngine:
     def _judge(self, batch: _Batch, book: Book, ticks: Ticks) -> tuple[list[int], list[_Late]]:
         """Ask the questions 2 to 5 of each tick in turn; gives those that count in time, and those that do late."""
         intake, counts, spec = batch.intake, batch.counts, self.spec
-        trades = ticks.trades
         seen, dedupe_ns = book.seen, spec.dedupe_ns
         in_time: list[int] = []
         late: list[_Late] = []
         for i, (ts_ns, trade_id, received_ns) in enumerate(
-            zip(trades.ts_ns, trades.trade_id, trades.recv_ns, strict=True)
+            zip(ticks.times, ticks.ids, ticks.received, strict=True)
         ):
             number = ticks.numbers[i]
             replay = intake.replays.get(number)
@@ -259,7 +263,7 @@ class BarEngine:
                 self._refuse(batch, ticks.place(i), bad_date, replay)
                 continue
 
-            identity = None if replay is None else replay.identity(ticks.place(i).index)
+            identity = None if replay is None else replay.identity(ticks.place(i).trade)
             if identity is not None and has_counted(book, identity, spec):
                 counts.duplicates += 1
                 continue
@@ -295,17 +299,6 @@ class BarEngine:
                 seen.put(identity, book.watermark_ns)
         return in_time, late
 
-    @staticmethod
-    def _fold(records: Sequence[Record], book: Book, series: Series, ticks: Ticks) -> None:
-        """Let ticks in time count in their windows, run by run of those that fall into the same one."""
-        trades, numbers, interval_ns = ticks.trades, ticks.numbers, series.interval_ns
-        start = 0
-        for _, run in groupby([ts_ns // interval_ns for ts_ns in trades.ts_ns]):
-            end = start + len(list(run))
-            window = book.window(series, trades.ts_ns[start])
-            window.fold(trades, start, end, records[numbers[start]].offset, records[numbers[end - 1]].offset)
-            start = end
-
     def _publish(self, due: Iterable[tuple[Book, Window, Window]], *, final: bool) -> list[Bar]:
         """Make bars of windows, each with what it holds as a whole."""
         bars = []
@@ -319,5 +312,5 @@ class BarEngine:
     def _refuse(self, batch: _Batch, place: Place, bad: BadTick, replay: Replay | None) -> None:
         batch.counts.dead_lettered += 1
         record = batch.intake.records[place.record]
-        letter = refusal(self.topic, self.partition, record, place.index, bad, batch.now_ns, replay)
+        letter = refusal(self.topic, self.partition, record, place.trade, bad, batch.now_ns, replay)
         batch.refused.append((place, record, letter))

@@ -4,50 +4,36 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, cast
 
 from schemas.codecs.base import Codec, Row
 from schemas.errors import BadTick
 from schemas.replay import REPLAY_HEADER, Replay
 from schemas.trade import Trade, Trades
 from streams.bars.replays import only, replay_of
+from streams.bars.ticks import Ticks
 from streams.bars.types import Record
 
+if TYPE_CHECKING:
+    from streams.bars.sheet import Sheet
 
-class Place(NamedTuple):
-    """Where a trade is: the number of its record in the batch, and its own in the record."""
+_headers = attrgetter("headers")
 
-    record: int
-    index: int
-
-
-class Ticks(NamedTuple):
-    """What a batch holds of one instrument, in order of arrival, and where each of them is."""
-
-    trades: Trades
-    places: list[Place] | None
-    """None where each is the only one of its record."""
-    numbers: list[int]
-    """Of their records, ascending."""
-
-    def place(self, i: int) -> Place:
-        """Of the `i`-th."""
-        return Place(self.numbers[i], 0) if self.places is None else self.places[i]
-
-    def take(self, chosen: Sequence[int]) -> Ticks:
-        """Those with these indices."""
-        places = None if self.places is None else [self.places[i] for i in chosen]
-        return Ticks(self.trades.take(chosen), places, [self.numbers[i] for i in chosen])
+#: Records from which on columns pay.
+MANY: Final = 1000
 
 
 class Intake:
     """What a batch of records holds. To iterate is to get it by instrument.
 
-    Records of one trade each, which is nearly all of nearly every feed, are decoded a run at a time where the
-    codec can, and what is left to check and to convert is done an instrument at a time.
+    Where the codec can, a large batch is read as columns (`streams.bars.sheet`), and a smaller one, or one with
+    a record that does not fit, in runs of records of one trade each, of which what is left to check and to
+    convert is done an instrument at a time.
     """
 
-    def __init__(self, records: Sequence[Record], codec: Codec) -> None:
+    def __init__(self, records: Sequence[Record], codec: Codec, intervals_ns: Sequence[int]) -> None:
         self.records = records
         self.malformed: list[tuple[int, BadTick, Replay | None]] = []
         """The records that cannot be decoded, by number; all are known when the iteration is over."""
@@ -62,9 +48,14 @@ class Intake:
         self._numbers: list[int] = []
         self._indexes: dict[int, int] = {}
         """Which trade of its record one is, where it is not the first."""
-        self._decode()
+        self._sheet = self._read_columns(intervals_ns) if len(records) >= MANY else None
+        if self._sheet is None:
+            self._decode()
 
     def __iter__(self) -> Iterator[Ticks]:
+        return iter(self._sheet) if self._sheet is not None else self._by_instrument()
+
+    def _by_instrument(self) -> Iterator[Ticks]:
         numbers, rows = self._numbers, self._rows
         groups: defaultdict[object, list[int]] = defaultdict(list)
         if self._codec.venue or len({row.venue for row in rows}) == 1:
@@ -75,10 +66,8 @@ class Intake:
                 groups[row.venue or "", row.symbol].append(at)
         for group in groups.values():
             if (trades := self._trades(group)) is not None:
-                places = None
-                if self._indexes:
-                    places = [Place(numbers[at], self._indexes.get(at, 0)) for at in group]
-                yield Ticks(trades, places, [numbers[at] for at in group])
+                indexes = [self._indexes.get(at, 0) for at in group] if self._indexes else None
+                yield Ticks(trades, [numbers[at] for at in group], indexes)
 
     def earliest_ns(self) -> int | None:
         """The earliest timestamp of a record; None where any has none."""
@@ -88,6 +77,18 @@ class Intake:
         except TypeError:
             return None
         return None if earliest_ms is None or earliest_ms < 0 else earliest_ms * 1_000_000
+
+    def _read_columns(self, intervals_ns: Sequence[int]) -> Sheet | None:
+        if any(map(_headers, self.records)):  # one of them may be a replay
+            return None
+        columns = self._codec.read_columns([record.value for record in self.records])
+        if columns is None:
+            return None
+        from streams.bars.sheet import Sheet  # numpy, for those who need it
+
+        with suppress(OverflowError):
+            return Sheet(columns, self.records, intervals_ns)
+        return None
 
     def _decode(self) -> None:
         values = [record.value for record in self.records]
@@ -133,7 +134,7 @@ class Intake:
         types = set(map(type, rows))
         if Trade not in types:
             try:
-                return self._codec.columns(rows)
+                return self._codec.columns(cast("list[Row]", rows))
             except BadTick:
                 pass  # one of them, or more
         trades = []

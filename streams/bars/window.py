@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from schemas.bar import Bar
-from schemas.fixed import TURNOVER_SCALE, render
-from schemas.trade import Trade, Trades
+from schemas.fixed import TURNOVER_SCALE, render, render_again
+from schemas.trade import Trades
 
 _ABOVE_ALL: Final = 10**40
 _NEVER: Final = 2**63
@@ -132,15 +132,19 @@ class Window(msgspec.Struct, gc=False, eq=False):
             self.open_ts_ns = part.open_ts_ns
             self.open = part.open
             self.first_id = part.first_id
-        self.high = max(self.high, part.high)
-        self.low = min(self.low, part.low)
+        if part.high > self.high:
+            self.high = part.high
+        if part.low < self.low:
+            self.low = part.low
         self.volume += part.volume
         self.turnover += part.turnover
         self.buy_volume += part.buy_volume
         self.sell_volume += part.sell_volume
         self.trade_count += part.trade_count
-        self.first_offset = min(self.first_offset, part.first_offset)
-        self.last_offset = max(self.last_offset, part.last_offset)
+        if part.first_offset < self.first_offset:
+            self.first_offset = part.first_offset
+        if part.last_offset > self.last_offset:
+            self.last_offset = part.last_offset
 
     def bar(self, instrument: str, symbol: str, venue: str, topic: str, partition: int) -> Bar:
         """The bar as it stands."""
@@ -151,10 +155,10 @@ class Window(msgspec.Struct, gc=False, eq=False):
             type=self.bar_type,
             start_ns=self.start_ns,
             end_ns=self.end_ns,
-            open=render(self.open),
-            high=render(self.high),
-            low=render(self.low),
-            close=render(self.close),
+            open=render_again(self.open),
+            high=render_again(self.high),
+            low=render_again(self.low),
+            close=render_again(self.close),
             volume=render(self.volume),
             turnover=render(self.turnover, TURNOVER_SCALE),
             vwap=render(divide(self.turnover, self.volume)) if self.volume else None,

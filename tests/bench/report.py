@@ -19,6 +19,10 @@ from bench.contenders import Lap
 from bench.feed import INSTRUMENTS, PARTITIONS, Prefilled
 
 MARKS = ("<!-- measured -->", "<!-- end of measured -->")
+
+#: What the project asks of its worker, as ratios of the medians.
+STOCK_TARGET, AIOKAFKA_TARGET = 25.0, 0.6
+
 HEADINGS = ("", "ticks", "min", "median", "max", "CPU µs/tick", "x stock", "x aiokafka")
 
 
@@ -54,6 +58,7 @@ class Report:
     feed: Prefilled
     results: list[Result]
     busy: float
+    notes: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, str]:
         """The machine, the versions and the data."""
@@ -68,6 +73,7 @@ class Report:
             f"{PARTITIONS} partitions, {self.feed.per_second:,} ticks a second of event time: "
             f"{self.feed.ticks_per_bar:.0f} in a 1s bar",
             "laps": f"{len(self.results[0].laps)} of each contender, in turns",
+            "targets": f"Tidegate {STOCK_TARGET:g} x stock and {AIOKAFKA_TARGET:g} x raw aiokafka",
         }
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -93,14 +99,14 @@ class Report:
         rows = [HEADINGS, *self.rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = [_line(row, widths) for row in rows]
-        return "\n".join([*facts, "", *table])
+        return "\n".join([*facts, "", *table, *([""] if self.notes else []), *self.notes])
 
     def markdown(self) -> str:
         """For docs/benchmarks.md."""
         rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *self.rows()]
         table = [f"| {' | '.join(row)} |" for row in rows]
         facts = [f"- {name}: {fact}" for name, fact in self.facts().items()]
-        return "\n".join([*table, "", *facts])
+        return "\n".join([*table, "", *facts, *(f"- {note}" for note in self.notes)])
 
     def figures(self) -> dict[str, Any]:
         """For programs."""
@@ -114,7 +120,7 @@ class Report:
             }
             for result in self.results
         ]
-        return {**self.facts(), "results": results}
+        return {**self.facts(), "results": results, "notes": self.notes}
 
 
 def write_markdown(path: Path, tables: Iterable[str]) -> None:

@@ -243,6 +243,31 @@ def store_contract() -> type:
                 assert await rows(store) == [odd]
                 assert (await store.write([odd])).stale == 1
 
+        @model_settings
+        @given(
+            texts=st.lists(
+                st.sampled_from(["None", "\\N", "\\.", "a\tb", "a\nb", "a\rb", "", "None\\"])
+                | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+                min_size=3,
+                max_size=3,
+            ),
+            none=st.booleans(),
+        )
+        async def test_any_text_is_kept_and_is_not_taken_for_none(
+            self, fresh: FreshStore, texts: list[str], none: bool
+        ) -> None:
+            symbol, source, trade_id = texts
+            bar = a_bar(
+                symbol=symbol,
+                source_topic=source,
+                first_trade_id=trade_id,
+                last_trade_id=None if none else trade_id,
+                vwap=None if none else "1",
+            )
+            async with fresh() as store:
+                await store.write([bar, a_bar(start_ns=START_NS - MINUTE_NS, symbol="A")])
+                assert bar in await rows(store)
+
         async def test_an_empty_batch_is_written(self, fresh: FreshStore) -> None:
             async with fresh() as store:
                 result = await store.write([])

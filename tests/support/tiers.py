@@ -96,4 +96,5 @@ POSTGRES = Tier(
     given_by="TIDEGATE_TEST_POSTGRES",
 )
 RECORDED = Tier("recorded market data", marker="recorded")
-ALL = (EMBEDDED, KAFKA, POSTGRES, RECORDED)
+COUNTED = Tier("instruction counts", marker="valgrind")
+ALL = (EMBEDDED, KAFKA, POSTGRES, RECORDED, COUNTED)

@@ -32,6 +32,29 @@ def test_help_of_the_whole_loads_nothing_that_is_slow_to_load(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    ["run --help", "run nowhere.csv", "run empty.csv --bars 1x", "bars --help", "schema tick"],
+)
+def test_what_needs_no_agents_does_not_wait_for_faust_and_the_databases(
+    tmp_path: Path, arguments: str
+) -> None:
+    (tmp_path / "empty.csv").touch()
+    slow = [name for name in HEAVY if name not in ("rich", "asyncio")]
+    code = (
+        f"import sys; sys.argv = ['tidegate', *{arguments.split()}]\n"
+        "from agents.__main__ import main\n"
+        "try: main()\n"
+        f"finally: print([name for name in {slow} if name in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=environment(), check=False
+    )
+
+    assert done.stdout.decode().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
     "command",
     [
         *("bars", "replay", "feed", "schema", "topics", "topics plan", "topics apply", "topics show"),

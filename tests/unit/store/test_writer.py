@@ -138,3 +138,60 @@ async def test_a_rebalance_while_nothing_is_written_holds_nothing_back() -> None
         while at.levels != ["hard", "ok"]:  # noqa: ASYNC110 - a list is enough
             await asyncio.sleep(0.01)
     at.task.cancel()
+
+
+async def test_a_whole_transaction_is_not_waited_with() -> None:
+    store = Slow(1_000)
+    async with desk(store, write_batch=10, linger_s=60.0) as at:  # type: ignore[arg-type]
+        for some in (4, 5, 6):
+            await at.put(_bars(some))
+        async with asyncio.timeout(5):
+            while not store.sizes:  # noqa: ASYNC110 - a list is enough
+                await asyncio.sleep(0)
+        assert store.sizes == [10]
+        assert at.committable == 9
+
+
+async def test_bars_wait_for_more_until_the_queue_is_half_full_where_that_is_less_than_a_transaction() -> (
+    None
+):
+    store = Slow(1_000)
+    async with desk(store, capacity=20, write_batch=100, linger_s=60.0) as at:  # type: ignore[arg-type]
+        await at.put(_bars(9))
+        await at.put(_bars(3))
+        await at.drained(5)
+        assert store.sizes == [12]
+
+
+async def test_a_small_transaction_waits_for_its_linger_and_no_longer() -> None:
+    store = Slow(1_000)
+    async with desk(store, linger_s=0.05) as at:  # type: ignore[arg-type]
+        await at.put(_bars(3))
+        await at.put(_bars(4))
+        assert store.sizes == []
+        await at.drained(5)
+        assert store.sizes == [7]
+
+
+async def test_what_is_queued_is_written_at_once_when_told_to_hurry_and_the_next_bars_wait_again() -> None:
+    store = Slow(1_000)
+    async with desk(store, linger_s=60.0) as at:  # type: ignore[arg-type]
+        await at.put(_bars(3))
+        at.writer.hurry()
+        await at.drained(5)
+        await at.put(_bars(2))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert store.sizes == [3]
+        at.writer.hurry()
+        await at.drained(5)
+        assert store.sizes == [3, 2]
+
+
+async def test_bars_that_come_after_the_word_to_hurry_are_written_at_once() -> None:
+    store = Slow(1_000)
+    async with desk(store, linger_s=60.0) as at:  # type: ignore[arg-type]
+        at.writer.hurry()
+        await at.put(_bars(3))
+        await at.drained(5)
+        assert store.sizes == [3]

@@ -1,0 +1,219 @@
+"""What a tick costs by the shape of the work, and what is kept of it: the pure path, one process, no Kafka.
+
+    python -m tests.bench.shape
+
+CPU time of codec and engine, bars encoded, in microseconds a tick: by the number of instruments, of windows that
+are open at a time (the ticks of a feed are as far out of order as the grace allows), and of bar types. All feeds
+have the same number of ticks, and the second half of each is measured, in batches as a worker gets them and in
+small ones. A bar costs as much as several ticks, and more instruments make more bars: hence the last
+column.
+
+Memory is what `tracemalloc` counts for the engine alone: the same feed with and without the thing that is priced,
+divided by how many of them are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `support`
+
+from bench.pure import EPOCH_NS, PureRecord, batches, engine, market, records, spec, take
+from streams.bars.types import BarSpec, Late
+from streams.simulate import SimTick
+
+SECOND = 10**9
+BATCHES = (7_500, 100)
+INSTRUMENTS = (10, 500, 5_000, 50_000)
+OPEN_S = (1, 10, 60)
+FIVE = ("1s", "1m", "5m", "1h", "1d")
+PER_SECOND = 10_000
+
+#: Five bar types may cost so much more than one.
+TARGET = 2.0
+
+
+class Shape(NamedTuple):
+    """A feed and what is made of it."""
+
+    table: str
+    name: str
+    spec: BarSpec
+    instruments: int = 500
+    disorder_ns: int = 100_000_000
+
+
+class Cost(NamedTuple):
+    """CPU time, microseconds a tick."""
+
+    table: str
+    name: str
+    batch: int
+    low: float
+    median: float
+    high: float
+    bars_per_1000: int
+
+
+class Size(NamedTuple):
+    """Memory of one thing that is kept."""
+
+    name: str
+    kept: int
+    bytes: float
+
+
+def shapes() -> list[Shape]:
+    """All that is measured for time."""
+    return [
+        *(Shape("instruments", f"{n:,}", spec("1s", "1m"), instruments=n) for n in INSTRUMENTS),
+        *(
+            Shape(
+                "open windows",
+                f"grace {n}s",
+                spec("1s", "1m", grace_ns=n * SECOND),
+                disorder_ns=n * SECOND,
+            )
+            for n in OPEN_S
+        ),
+        Shape("bar types", "1m", spec("1m")),
+        Shape("bar types", ", ".join(FIVE), spec(*FIVE)),
+    ]
+
+
+def cost(shape: Shape, feed: list[PureRecord], batch: int, runs: int) -> Cost:
+    """The second half of a feed, some times over."""
+    half = len(feed) // 2
+    took, bars = [], 0
+    for _ in range(runs):
+        made = engine(shape.spec)
+        for part in batches(feed[:half], max(BATCHES)):
+            take(made, part)
+        made.changed()
+        gc.collect()
+        parts = batches(feed[half:], batch)
+        started = time.process_time()
+        bars = sum([take(made, part) for part in parts])
+        took.append((time.process_time() - started) / (len(feed) - half) * 1e6)
+    per_1000 = round(bars / (len(feed) - half) * 1000)
+    return Cost(shape.table, shape.name, batch, min(took), median(took), max(took), per_1000)
+
+
+def sizes() -> list[Size]:
+    """An open bar, a closed one that can be revised, and a trade id that is remembered."""
+    instruments = 1_000
+    one, two = spec("1d", dedupe_ns=None), spec("1d", "2d", dedupe_ns=None)
+    open_ticks = _each(instruments, lambda n: 0, 1)
+    open_bar = _grown(two, open_ticks) - _grown(one, open_ticks)
+
+    closing = _each(instruments, lambda n: n * SECOND, 60)
+    retaining = spec("1s", dedupe_ns=None)
+    closed = _grown(retaining, closing) - _grown(replace(retaining, late=Late.DROP), closing)
+    # Of 60 seconds, three are within the grace of two and open in both.
+    kept = instruments * 57
+
+    ids = _each(instruments, lambda n: n, 60)
+    remembered = _grown(spec("1d"), ids) - _grown(one, ids)
+    return [
+        Size("an open bar", instruments, open_bar / instruments),
+        Size("a closed bar that can be revised", kept, closed / kept),
+        Size("a trade id", instruments * 60, remembered / (instruments * 60)),
+    ]
+
+
+def _each(instruments: int, at_ns: Callable[[int], int], ticks: int) -> list[PureRecord]:
+    """`ticks` of each instrument, the n-th `at_ns(n)` after the beginning; ids as venues give them."""
+    return records(
+        SimTick(f"S{i}", "BENCH", EPOCH_NS + at_ns(n), "61837.63", "0.021", 3_735_683_259 + n, "buy")
+        for n in range(ticks)
+        for i in range(instruments)
+    )
+
+
+def _grown(settings: BarSpec, feed: Sequence[PureRecord]) -> int:
+    """Bytes that an engine holds after a feed."""
+    take(engine(settings), list(feed))  # what is made once, such as memos, is there before
+    gc.collect()
+    tracemalloc.start()
+    try:
+        made = engine(settings)
+        for part in batches(list(feed), max(BATCHES)):
+            take(made, part)
+        made.changed()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    options = _options()
+    costs: list[Cost] = []
+    for shape in shapes():
+        if shape.instruments > options.ticks:
+            continue
+        feed = records(market(options.ticks, PER_SECOND, shape.instruments, shape.disorder_ns))
+        for batch in BATCHES:
+            costs.append(cost(shape, feed, batch, options.runs))
+            if not options.json:
+                _show(costs)
+    memory = sizes()
+    ratio = _ratio(costs)
+    if options.json:
+        figures = {
+            "cpu_us_per_tick": [row._asdict() for row in costs],
+            "bytes": [size._asdict() for size in memory],
+            "five_bar_types_to_one": round(ratio, 2),
+        }
+        print(json.dumps(figures, indent=2))
+        return
+    print(f"\nfive bar types cost {ratio:.2f} times one; target: at most {TARGET:g}")
+    print(f"\n{'kept':<33}{'of them':>8}  {'bytes':>6}")
+    for size in memory:
+        print(f"{size.name:<33}{size.kept:>8,}  {size.bytes:>6,.0f}")
+
+
+def _ratio(costs: list[Cost]) -> float:
+    """Five bar types to one, in a worker's batches."""
+    one, five = (row.median for row in costs if row.table == "bar types" and row.batch == max(BATCHES))
+    return five / one
+
+
+def _show(costs: list[Cost]) -> None:
+    row = costs[-1]
+    if len(costs) == 1 or costs[-2].table != row.table:
+        print(
+            f"\n{row.table:<20}{'batch':>6}  {'min':>6}  {'median':>6}  {'max':>6} µs/tick  {'bars/1000 ticks':>15}"
+        )
+    print(
+        f"{row.name:<20}{row.batch:>6,}  {row.low:>6.2f}  {row.median:>6.2f}  {row.high:>6.2f}          "
+        f"{row.bars_per_1000:>15}",
+        flush=True,
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.shape",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--ticks", type=int, default=200_000, help="of each feed (%(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="of each line (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
