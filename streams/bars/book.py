@@ -187,6 +187,9 @@ class Book:
 
     def _forget_trades(self, spec: BarSpec) -> None:
         oldest_ns = self.watermark_ns - (spec.dedupe_ns or 0)
+        if next(iter(self.seen.entries.values())) >= oldest_ns:
+            self.seen.wait()
+            return
         replays_ns = replays_from_ns(self, spec)
         self.seen.keep(
             {
@@ -198,6 +201,9 @@ class Book:
 
     def _forget_windows(self, spec: BarSpec) -> None:
         earliest_ns = self.earliest_ns(spec)
+        if next(iter(self.closed.entries.values())).end_ns > earliest_ns:
+            self.closed.wait()
+            return
         self.closed.keep({key: w for key, w in self.closed.entries.items() if w.end_ns > earliest_ns})
 
     def open_windows(self) -> Iterator[tuple[Series, Window]]:

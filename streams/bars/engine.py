@@ -22,9 +22,9 @@ at. A record whose header cannot be trusted to say which one that is counts noth
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, KeysView, Mapping, Sequence
-from itertools import accumulate, islice
-from operator import itemgetter, sub
+from operator import itemgetter
 
 from schemas.bar import Bar
 from schemas.codecs.base import Codec
@@ -52,7 +52,7 @@ class _Batch:
     def __init__(self, intake: Intake, now_ns: int) -> None:
         self.intake = intake
         self.now_ns = now_ns
-        self.earliest_ns = intake.earliest_ns()
+        self.earliest_ns = intake.earliest_ns
         self.counts = Counts(ignored=intake.ignored, skipped=intake.skipped)
         self.due: dict[Window, Book] = {}
         """What has closed, or was revised after it had."""
@@ -192,12 +192,14 @@ class BarEngine:
         batch.counts.ticks += len(ticks.numbers)
 
         late: list[_Late] = []
-        in_time = ticks
-        if not self._all_count(batch, book, ticks):
-            chosen, late = self._judge(batch, book, ticks)
-            in_time = ticks.take(chosen)
-        batch.counts.accepted += len(in_time.numbers) + len(late)
-        in_time.fold(book, records)
+        if self._all_count(batch, book, ticks):
+            batch.counts.accepted += len(ticks.numbers)
+            ticks.fold(book, records)
+        else:
+            in_time, late = self._judge(batch, book, ticks)
+            batch.counts.accepted += len(in_time) + len(late)
+            if in_time:
+                ticks.take(in_time).fold(book, records)
         for i, horizon_ns in late:
             for window in book.revised(ticks.trades, i, records[ticks.numbers[i]].offset, horizon_ns):
                 batch.due[window] = book
@@ -216,39 +218,40 @@ class BarEngine:
 
         If so, the watermark and the memory of trade ids are those after the last of them.
         """
-        times, ids = ticks.times, ticks.ids
-        if batch.earliest_ns is None:
-            return False
-        received_ns = min([batch.earliest_ns, *(ns for ns in ticks.received if ns is not None)])
         grace_ns = self.spec.grace_ns
-        oldest_ns = min(times)
-        # The watermark before each tick, and after the last.
-        marks = list(accumulate(times, max, initial=book.watermark_ns))
+        received_ns = batch.earliest_ns
+        if received_ns is None or batch.intake.replays:
+            return False
+        if ticks.received_ns is not None:
+            received_ns = min(received_ns, ticks.received_ns)
+        marks_ns = ticks.marks_ns
         if (
-            batch.intake.replays
-            or max(times) > received_ns + self.spec.max_future_ns
-            or oldest_ns < book.horizon_ns
-            or (oldest_ns < marks[-1] - grace_ns and min(map(sub, times, marks)) < -grace_ns)
+            marks_ns[-1] > received_ns + self.spec.max_future_ns
+            or ticks.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
+            or ticks.lag_ns > grace_ns
         ):
             return False
-        if self.spec.dedupe_ns is not None:
-            distinct = set(ids)
-            if distinct != {None}:
-                seen = book.seen.entries
-                if None in distinct or len(distinct) < len(ids) or not seen.keys().isdisjoint(distinct):
-                    return False
-                seen.update(zip(ids, islice(marks, 1, None), strict=True))  # type: ignore[arg-type]
-        book.advance(marks[-1], grace_ns)
+        if self.spec.dedupe_ns is not None and ticks.has_ids:
+            if marks_ns[0] < book.watermark_ns:
+                behind = bisect_left(marks_ns, book.watermark_ns)
+                marks_ns = [book.watermark_ns] * behind + marks_ns[behind:]
+            counted = dict(zip(ticks.ids, marks_ns, strict=True))
+            seen = book.seen.entries
+            if None in counted or len(counted) < len(ticks.numbers) or not seen.keys().isdisjoint(counted):
+                return False
+            seen.update(counted)  # type: ignore[arg-type]
+        book.advance(marks_ns[-1], grace_ns)
         return True
 
     def _judge(self, batch: _Batch, book: Book, ticks: Ticks) -> tuple[list[int], list[_Late]]:
         """Ask the questions 2 to 5 of each tick in turn; gives those that count in time, and those that do late."""
         intake, counts, spec = batch.intake, batch.counts, self.spec
+        trades = ticks.trades
         seen, dedupe_ns = book.seen, spec.dedupe_ns
         in_time: list[int] = []
         late: list[_Late] = []
         for i, (ts_ns, trade_id, received_ns) in enumerate(
-            zip(ticks.times, ticks.ids, ticks.received, strict=True)
+            zip(trades.ts_ns, trades.trade_id, trades.recv_ns, strict=True)
         ):
             number = ticks.numbers[i]
             replay = intake.replays.get(number)

@@ -39,6 +39,8 @@ class Intake:
         """The records that cannot be decoded, by number; all are known when the iteration is over."""
         self.replays: dict[int, Replay] = {}
         """The records that are replays, by number."""
+        self.earliest_ns = _earliest_ns(records)
+        """The earliest timestamp of a record; None where any has none."""
         self.skipped = 0
         """Trades of replays that are not meant."""
         self.ignored = 0
@@ -68,15 +70,6 @@ class Intake:
             if (trades := self._trades(group)) is not None:
                 indexes = [self._indexes.get(at, 0) for at in group] if self._indexes else None
                 yield Ticks(trades, [numbers[at] for at in group], indexes)
-
-    def earliest_ns(self) -> int | None:
-        """The earliest timestamp of a record; None where any has none."""
-        stamps_ms = [record.timestamp for record in self.records]
-        try:
-            earliest_ms = min(stamps_ms, default=None)  # type: ignore[type-var]
-        except TypeError:
-            return None
-        return None if earliest_ms is None or earliest_ms < 0 else earliest_ms * 1_000_000
 
     def _read_columns(self, intervals_ns: Sequence[int]) -> Sheet | None:
         if any(map(_headers, self.records)):  # one of them may be a replay
@@ -148,3 +141,11 @@ class Intake:
                 group.remove(at)
                 self.malformed.append((self._numbers[at], bad, None))
         return Trades.of(trades) if trades else None
+
+
+def _earliest_ns(records: Sequence[Record]) -> int | None:
+    try:
+        earliest_ms = min([record.timestamp for record in records], default=None)  # type: ignore[type-var]
+    except TypeError:
+        return None
+    return None if earliest_ms is None or earliest_ms < 0 else earliest_ms * 1_000_000

@@ -35,17 +35,24 @@ class Memory(Generic[K, V]):
         del self.entries[key]
         self._saved = max(0, self._saved - 1)
 
+    def wait(self) -> None:
+        """Keep all, because the oldest is still of use. The next time is when there are twice as many."""
+        self.room = 2 * len(self.entries) + _ROOM
+
     def keep(self, entries: dict[K, V]) -> None:
         """Keep only these of the entries, in their order. The next time is when they have doubled."""
         self._saved = sum(map(entries.__contains__, islice(self.entries, self._saved)))
         self.entries = entries
         self.room = 2 * len(entries) + _ROOM
 
-    def unsaved(self) -> list[tuple[K, V]]:
-        """At least everything inserted since the last `save`, oldest first."""
-        items = list(islice(reversed(self.entries.items()), len(self.entries) - self._saved))
-        items.reverse()
-        return items
+    def unsaved(self) -> tuple[list[K], list[V]]:
+        """At least everything inserted since the last `save`, oldest first: keys, and their values."""
+        new = len(self.entries) - self._saved
+        keys = list(islice(reversed(self.entries), new))
+        values = list(islice(reversed(self.entries.values()), new))
+        keys.reverse()
+        values.reverse()
+        return keys, values
 
     def save(self) -> None:
         """Note that everything so far is in state rows that are written once."""

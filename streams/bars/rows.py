@@ -38,10 +38,15 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class Past(msgspec.Struct, array_like=True, gc=False):
-    """Closed windows, and trade ids with the watermark when they counted."""
+    """Closed windows, and trade ids with, one by one, the watermark when they counted."""
 
     closed: list[WindowRow]
-    seen: list[tuple[int | str, int]]
+    seen: list[int | str]
+    seen_ns: list[int]
+
+    def __post_init__(self) -> None:
+        if len(self.seen) != len(self.seen_ns):
+            raise ValueError(f"{len(self.seen)} trade ids, and {len(self.seen_ns)} watermarks of them")
 
 
 class Head(msgspec.Struct, array_like=True, gc=False):
@@ -68,8 +73,8 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     log_id: str
 
 
-def to_past(closed: Sequence[Window], seen: Sequence[tuple[str | int, int]]) -> Past:
-    return Past([to_row(window) for window in closed], list(seen))
+def to_past(closed: Sequence[Window], seen: Sequence[int | str], seen_ns: Sequence[int]) -> Past:
+    return Past([to_row(window) for window in closed], list(seen), list(seen_ns))
 
 
 def to_row(w: Window) -> WindowRow:

@@ -45,25 +45,11 @@ class Sheet:
             raise OverflowError
         self._arrived = np.argsort(columns.code, kind="stable")
         self._ordered = np.argsort(columns.code * span_ns + (columns.ts_ns - first_ns), kind="stable")
+        self._ticks = self._by_instrument(first_ns, span_ns)
         self._windows = {interval_ns: self._fold(interval_ns, records) for interval_ns in intervals_ns}
 
     def __iter__(self) -> Iterator[Ticks]:
-        columns, arrived = self.columns, self._arrived
-        sizes = np.bincount(columns.code, minlength=len(columns.instruments))
-        bounds = [0, *np.cumsum(sizes).tolist()]
-        numbers: list[int] = arrived.tolist()
-        times: list[int] = columns.ts_ns[arrived].tolist()
-        ids: list[Any] = [None] * self._count
-        if isinstance(columns.trade_id, list):
-            ids = list(map(columns.trade_id.__getitem__, numbers))
-        elif columns.trade_id is not None:
-            ids = columns.trade_id[arrived].tolist()
-        received: list[Any] = [None] * self._count
-        if columns.recv_ns is not None:
-            received = columns.recv_ns[arrived].tolist()
-        for code in range(len(columns.instruments)):
-            own = slice(bounds[code], bounds[code + 1])
-            yield SheetTicks(self, code, numbers[own], times[own], ids[own], received[own])
+        return iter(self._ticks)
 
     def windows(self, interval_ns: int, code: int) -> list[Window]:
         """What an instrument has in each window of that length; their bar type is left open."""
@@ -77,14 +63,36 @@ class Sheet:
         return Trades(
             ticks.symbol,
             ticks.venue,
-            ticks.times,
+            columns.ts_ns[chosen].tolist(),
             _scaled(columns.price[chosen]),
             _scaled(columns.size[chosen]),
             ticks.ids,
             [0] * len(chosen) if columns.side is None else columns.side[chosen].tolist(),
             [1] * len(chosen) if columns.count is None else columns.count[chosen].tolist(),
-            ticks.received,
+            [None] * len(chosen) if columns.recv_ns is None else columns.recv_ns[chosen].tolist(),
         )
+
+    def _by_instrument(self, first_ns: int, span_ns: int) -> list[SheetTicks]:
+        columns, arrived = self.columns, self._arrived
+        instruments = len(columns.instruments)
+        ends = np.cumsum(np.bincount(columns.code, minlength=instruments))
+        starts = np.append(0, ends[:-1])
+        times = columns.ts_ns[arrived]
+        # Of one instrument after the other, so that one running maximum serves them all.
+        offset = columns.code[arrived] * span_ns - first_ns
+        marks = np.maximum.accumulate(times + offset) - offset
+        oldest = np.minimum.reduceat(times, starts).tolist()
+        lags = np.maximum.reduceat(marks - times, starts).tolist()
+        received: list[Any] = [None] * instruments
+        if columns.recv_ns is not None:
+            received = np.minimum.reduceat(columns.recv_ns[arrived], starts).tolist()
+        numbers, marks_ns, ids = arrived.tolist(), marks.tolist(), self._ids(arrived)
+        return [
+            SheetTicks(
+                self, code, numbers[own], ids[own], marks_ns[own], oldest[code], lags[code], received[code]
+            )
+            for code, own in enumerate(map(slice, starts.tolist(), ends.tolist()))
+        ]
 
     def _fold(self, interval_ns: int, records: Sequence[Record]) -> tuple[list[int], list[Window]]:
         columns, order = self.columns, self._ordered
@@ -141,15 +149,22 @@ class SheetTicks(Ticks):
         sheet: Sheet,
         code: int,
         numbers: list[int],
-        times: list[int],
         ids: list[str | int | None],
-        received: list[int | None],
+        marks_ns: list[int],
+        oldest_ns: int,
+        lag_ns: int,
+        received_ns: int | None,
     ) -> None:
         self._sheet, self._code = sheet, code
         self._trades = None
         self.venue, self.symbol = sheet.columns.instruments[code]
-        self.numbers, self.indexes = numbers, None
-        self.times, self.ids, self.received = times, ids, received
+        self.numbers, self.indexes, self.ids = numbers, None, ids
+        self.marks_ns, self.oldest_ns, self.lag_ns, self.received_ns = (
+            marks_ns,
+            oldest_ns,
+            lag_ns,
+            received_ns,
+        )
 
     @property
     def trades(self) -> Trades:

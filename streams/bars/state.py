@@ -46,14 +46,16 @@ _position = msgspec.msgpack.Decoder(Position)
 def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
     """The rows to write for an instrument, in this order; None deletes one."""
     rows: dict[str, bytes | None] = {}
-    seen, closed = book.seen.unsaved(), [window for _, window in book.closed.unsaved()]
+    (seen, seen_ns), (_, closed) = book.seen.unsaved(), book.closed.unsaved()
     if len(seen) >= _FEW_IDS or len(closed) >= _FEW_WINDOWS:
-        for windows, ids in zip_longest(_pieces(closed), _pieces(seen), fillvalue=()):
-            past = to_past(windows, ids)
+        for windows, ids, ids_ns in zip_longest(
+            _pieces(closed), _pieces(seen), _pieces(seen_ns), fillvalue=()
+        ):
+            past = to_past(windows, ids, ids_ns)
             rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
             book.parts[book.next_part] = _useful_until_ns(past, spec)
             book.next_part += 1
-        seen, closed = [], []
+        seen, seen_ns, closed = [], [], []
         book.seen.save()
         book.closed.save()
     useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
@@ -69,7 +71,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         offset=book.offset,
         index=book.index,
         open=[to_row(window) for _, window in book.open_windows()],
-        recent=to_past(closed, seen),
+        recent=to_past(closed, seen, seen_ns),
         parts=list(book.parts),
         next_part=book.next_part,
     )
@@ -165,7 +167,7 @@ def _recall(book: Book, past: Past, spec: BarSpec) -> None:
         for window in map(to_window, past.closed):
             if window.bar_type in names:
                 book.closed.put((window.bar_type, window.start_ns), window)
-    for trade_id, ts_ns in past.seen:
+    for trade_id, ts_ns in zip(past.seen, past.seen_ns, strict=True):
         if spec.dedupe_ns is not None or is_replayed(trade_id):
             book.seen.put(trade_id, ts_ns)
 
@@ -186,7 +188,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
 def _useful_until_ns(past: Past, spec: BarSpec) -> int:
     """The watermark after which a part says nothing that still counts."""
     windows = max((window.end_ns for window in past.closed), default=0) + spec.grace_ns + spec.revisable_ns
-    ids = max((ts_ns for _, ts_ns in past.seen), default=0) + spec.replayable_ns
+    ids = max(past.seen_ns, default=0) + spec.replayable_ns
     return max(windows, ids)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
+from operator import sub
 from typing import NamedTuple, cast
 
 from schemas.trade import Trades
@@ -25,16 +26,38 @@ class Ticks:
     None where each is the only one.
     """
 
-    __slots__ = ("_trades", "ids", "indexes", "numbers", "received", "symbol", "times", "venue")
+    __slots__ = (
+        "_trades",
+        "ids",
+        "indexes",
+        "lag_ns",
+        "marks_ns",
+        "numbers",
+        "oldest_ns",
+        "received_ns",
+        "symbol",
+        "venue",
+    )
 
     def __init__(self, trades: Trades, numbers: Sequence[int], indexes: Sequence[int] | None = None) -> None:
         self._trades: Trades | None = trades
         self.venue, self.symbol = trades.venue, trades.symbol
-        self.times = trades.ts_ns
-        self.ids = trades.trade_id
-        self.received = trades.recv_ns
         self.numbers = numbers
         self.indexes = indexes
+        self.ids = trades.trade_id
+        times = trades.ts_ns
+        self.oldest_ns = min(times)
+        self.marks_ns = list(accumulate(times, max))
+        """The newest time so far, after each tick."""
+        self.lag_ns = max(map(sub, self.marks_ns, times))
+        """How far at most a tick is behind one that came before it."""
+        self.received_ns = min((ns for ns in trades.recv_ns if ns is not None), default=None)
+        """The earliest receipt, as far as they tell."""
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether any of them has one."""
+        return self.ids.count(None) < len(self.ids)
 
     @property
     def trades(self) -> Trades:

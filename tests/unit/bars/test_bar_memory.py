@@ -26,7 +26,7 @@ def test_what_is_unsaved_is_at_least_what_came_since_the_last_save(steps) -> Non
             live.pop(step, None)
             live[step] = time
         assert list(memory.entries.items()) == list(live.items())
-        unsaved = memory.unsaved()
+        unsaved = list(zip(*memory.unsaved(), strict=True))
         assert {item for item in live.items() if item not in saved.items()} <= set(unsaved)
         assert unsaved == list(live.items())[len(live) - len(unsaved) :]
 
@@ -36,11 +36,11 @@ def test_nothing_is_unsaved_after_a_save() -> None:
     memory.put("a", 1)
     memory.save()
     memory.put("b", 2)
-    assert memory.unsaved() == [("b", 2)]
+    assert memory.unsaved() == (["b"], [2])
     memory.keep(memory.entries)
-    assert memory.unsaved() == [("b", 2)]
+    assert memory.unsaved() == (["b"], [2])
     memory.save()
-    assert memory.unsaved() == []
+    assert memory.unsaved() == ([], [])
 
 
 def test_it_is_time_to_forget_when_what_was_kept_has_doubled() -> None:
