@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+# numpy starts a thread per core for linear algebra, which nobody does here, and they look for work all the time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _roles() -> Any:

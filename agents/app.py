@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -26,7 +27,7 @@ from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.gaps import TickGaps, bars_gap
 from streams.outlet import Outlet, Unfenced
-from streams.pipeline import BarsPipeline
+from streams.pipeline import TURNS, BarsPipeline
 from streams.producer import BarrierProducer
 from streams.recovery import take_over
 from streams.settings import Role, Settings, load_settings
@@ -105,9 +106,6 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         own = (topics.bars, topics.dead_letters, topics.feedback, topics.rate, topics.state)
         await check_topics(settings, [*tick_names, *own], [*tick_names, *own])
 
-    async def checkpoint() -> None:
-        await pipeline.checkpoint()
-
     async def drain() -> None:
         await finish(app, pipeline.checkpoint, settings.drain_timeout / 1e9)
 
@@ -143,7 +141,10 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
     app.on_partitions_assigned.connect(on_assigned, weak=False)
     app.on_partitions_revoked.connect(on_revoked, weak=False)
     app.on_rebalance_complete.connect(recover, weak=False)  # awaited before anything is fetched
-    every(app, settings.checkpoint / 1e9, checkpoint, "checkpoint")
+    interval_s = settings.checkpoint / 1e9
+    for turn in range(TURNS):
+        step = partial(pipeline.checkpoint, turn)
+        every(app, interval_s, step, f"checkpoint-{turn}", turn * interval_s / TURNS)
     every(app, 1.0, pipeline.publish_idle, "publish_idle")
     every(app, 1.0, throttle.refresh, "refresh_rates")
     return BarsRole(app, pipeline, throttle, valve)

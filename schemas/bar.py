@@ -12,7 +12,7 @@ _TYPE = r"^[1-9][0-9]{0,9}[smhd]"
 _Type = Annotated[str, Meta(pattern=_TYPE + r"\Z"), Field(pattern=_TYPE + "$")]
 
 
-class Bar(msgspec.Struct, gc=False, kw_only=True):
+class Bar(msgspec.Struct, gc=False):
     """The trades of one instrument in `[start_ns, end_ns)`; `BarModel` describes the fields."""
 
     instrument: Name

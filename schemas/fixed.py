@@ -75,10 +75,11 @@ def render(value: int, scale: int = SCALE) -> str:
     """Plain notation without exponent, trailing zeros or trailing point: "0.00000001", "-37.63", "0"."""
     if value < 0:
         return f"-{render(-value, scale)}"
-    digits = str(value).zfill(scale + 1)
-    point = len(digits) - scale
-    fraction = digits[point:].rstrip("0")
-    return f"{digits[:point]}.{fraction}" if fraction else digits[:point]
+    digits = str(value)
+    if len(digits) <= scale:
+        digits = digits.zfill(scale + 1)
+    fraction = digits[-scale:].rstrip("0")
+    return f"{digits[:-scale]}.{fraction}" if fraction else digits[:-scale]
 
 
 class _Rendered(dict[int, str]):

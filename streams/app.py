@@ -158,10 +158,11 @@ def batch_agent(app: App, *topics: str, name: str, handle: Handler) -> Any:
     return app.agent(channel, name=f"{app.conf.id}.{name}", concurrency=1)(agent)
 
 
-def every(app: App, interval_s: float, step: Step, name: str) -> None:
-    """Run `step` again and again while the app runs; an exception stops the worker."""
+def every(app: App, interval_s: float, step: Step, name: str, first_s: float = 0.0) -> None:
+    """Run `step` again and again while the app runs, `first_s` later; an exception stops the worker."""
 
     async def loop() -> None:
+        await app.sleep(first_s)
         while not app.should_stop:
             await app.sleep(interval_s)
             await step()

@@ -30,6 +30,9 @@ SOURCE_HEADER = "tidegate-source"
 #: A partition that is lost so often in a row, with nothing made durable, will not be better the next time.
 _MANY_LOSSES = 5
 
+#: The lanes take turns at their checkpoints: what one of them holds up is its own bars, and for moments only.
+TURNS = 8
+
 log = structlog.get_logger(__name__)
 
 
@@ -112,9 +115,13 @@ class BarsPipeline:
                 self._publish(lane, tp, engine.close())
         await self.checkpoint()
 
-    async def checkpoint(self) -> None:
-        """Make what was applied so far durable, then acknowledge its batches."""
-        await asyncio.gather(*(self._guarded(lane, lane.checkpoint) for lane in self._ready()))
+    async def checkpoint(self, turn: int | None = None) -> None:
+        """Make what was applied so far durable, then acknowledge its batches.
+
+        Of all lanes, or of those whose turn it is (of `TURNS`): the others can go on producing meanwhile.
+        """
+        lanes = [lane for lane in self._ready() if turn is None or lane.partition % TURNS == turn]
+        await asyncio.gather(*(self._guarded(lane, lane.checkpoint) for lane in lanes))
 
     async def take_over(self, tps: Iterable[TP], log_ids: Mapping[str, str]) -> dict[TP, Lane]:
         """Become the owner of tick partitions, before their state is read. Raises `BrokerError`.

@@ -17,9 +17,9 @@ from streams.app import App
 
 log = structlog.get_logger(__name__)
 
-#: Objects made and not freed before the garbage collector looks for cycles. A batch alone is several
-#: thousand: Python's 700 costs a worker a sixth of its time, for cycles that it hardly makes.
-GC_THRESHOLD = 50_000
+#: Objects made and not freed before the garbage collector looks for cycles. A batch alone is tens of
+#: thousands: Python's 700 costs a worker a sixth of its time, for cycles that it hardly makes.
+GC_THRESHOLD = 500_000
 
 
 @asynccontextmanager

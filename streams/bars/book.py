@@ -105,6 +105,17 @@ class Book:
                 self.window(fed, ts_ns)
         return window
 
+    def take(self, series: Series, part: Window) -> None:
+        """Let a window that was folded elsewhere count; it is the book's from now on."""
+        window = series.windows.get(part.start_ns)
+        if window is not None:
+            window.merge(part)
+            return
+        part.bar_type = series.name
+        self.put(series, part)
+        for fed in series.feeds:
+            self.window(fed, part.start_ns)
+
     def put(self, series: Series, window: Window) -> None:
         """Enter an open window."""
         series.windows[window.start_ns] = window

@@ -28,8 +28,8 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
     buy_volume: str
     sell_volume: str
     trade_count: int
-    first_id: str | None
-    last_id: str | None
+    first_id: int | str | None
+    last_id: int | str | None
     first_offset: int
     last_offset: int
     revision: int
@@ -78,28 +78,29 @@ def to_past(closed: Sequence[Window], seen: Sequence[int | str], seen_ns: Sequen
 
 
 def to_row(w: Window) -> WindowRow:
+    # Without names, as for a bar: they would cost as much as all the rest.
     return WindowRow(
-        bar_type=w.bar_type,
-        start_ns=w.start_ns,
-        end_ns=w.end_ns,
-        open=str(w.open),
-        high=str(w.high),
-        low=str(w.low),
-        close=str(w.close),
-        open_ts_ns=w.open_ts_ns,
-        close_ts_ns=w.close_ts_ns,
-        volume=str(w.volume),
-        turnover=str(w.turnover),
-        buy_volume=str(w.buy_volume),
-        sell_volume=str(w.sell_volume),
-        trade_count=w.trade_count,
-        first_id=None if w.first_id is None else str(w.first_id),
-        last_id=None if w.last_id is None else str(w.last_id),
-        first_offset=w.first_offset,
-        last_offset=w.last_offset,
-        revision=w.revision,
-        published=w.published,
-        final=w.final,
+        w.bar_type,
+        w.start_ns,
+        w.end_ns,
+        str(w.open),
+        str(w.high),
+        str(w.low),
+        str(w.close),
+        w.open_ts_ns,
+        w.close_ts_ns,
+        str(w.volume),
+        str(w.turnover),
+        str(w.buy_volume),
+        str(w.sell_volume),
+        w.trade_count,
+        w.first_id,
+        w.last_id,
+        w.first_offset,
+        w.last_offset,
+        w.revision,
+        w.published,
+        w.final,
     )
 
 

@@ -177,7 +177,7 @@ class SheetTicks(Ticks):
         """Let all of them count in the finest windows."""
         for series in book.roots:
             for part in self._sheet.windows(series.interval_ns, self._code):
-                book.window(series, part.start_ns).merge(part)
+                book.take(series, part)
 
 
 def _scaled(column: Ints) -> list[int]:
