@@ -78,8 +78,9 @@ def render(value: int, scale: int = SCALE) -> str:
     digits = str(value)
     if len(digits) <= scale:
         digits = digits.zfill(scale + 1)
-    fraction = digits[-scale:].rstrip("0")
-    return f"{digits[:-scale]}.{fraction}" if fraction else digits[:-scale]
+    point = len(digits) - scale
+    fraction = digits[point:].rstrip("0")
+    return f"{digits[:point]}.{fraction}" if fraction else digits[:point]
 
 
 class _Rendered(dict[int, str]):

@@ -136,6 +136,10 @@ class Settings(BaseSettings):
         _ = self.thresholds
         return self
 
+    def tick_topic(self, name: str) -> TickTopic | None:
+        """What is said about a topic of ticks, if anything is."""
+        return next((tick for tick in self.ticks if tick.topic == name), None)
+
     @property
     def thresholds(self) -> Thresholds:
         """Where the store's queue is soft and hard."""

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,11 +18,13 @@ from streams import logs
 from streams.cli.demo_view import View
 from streams.cli.run import summarise
 from streams.cli.summary import print_summary
-from streams.loop import Loop, whole_loop
 from streams.settings import TickTopic
 from streams.simulate import SimTick, SimulatedFeed
 from streams.store.base import BarQuery, open_store
 from streams.store.slow import SlowStore
+
+if TYPE_CHECKING:
+    from streams.loop import Loop
 
 BARS = ("1s", "5s")
 STEP_S = 0.05
@@ -71,6 +73,8 @@ def command(roles: Any, /, **options: Any) -> None:
 
 
 async def _demo(roles: Any, options: dict[str, Any]) -> dict[str, Any]:
+    from streams.loop import whole_loop  # loads Faust, as --help need not
+
     tick = TickTopic(bars=BARS, idle=366 * 86400 * 10**9)
     feed = SimulatedFeed(options["seed"], options["instruments"], disorder_ns=5 * 10**8, duplicates=0.01)
     sent: list[SimTick] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 from rich.console import Console, Group
@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.bar import Bar
-from streams.loop import Loop
+
+if TYPE_CHECKING:
+    from streams.loop import Loop
 
 
 class View:

@@ -9,7 +9,6 @@ import click
 from schemas.errors import ConfigError
 from streams.cli.progress import CountProgress
 from streams.dead_letters import Buried, Selection, Where
-from streams.reading import TopicReader
 from streams.settings import Settings
 from streams.topics import Topics
 
@@ -19,6 +18,8 @@ _SKEW_MS = 60_000
 
 def dead_letters(settings: Settings, selection: Selection) -> Generator[Buried]:
     """Those that are there now, partition by partition; close it if you do not read it to its end."""
+    from streams.reading import TopicReader  # loads the Kafka client, as --help need not
+
     with (
         TopicReader(settings, Topics(settings.topic_prefix).dead_letters) as reader,
         CountProgress("reading dead letters") as progress,
@@ -37,6 +38,8 @@ def dead_letters(settings: Settings, selection: Selection) -> Generator[Buried]:
 
 def dead_letters_at(settings: Settings, places: tuple[str, ...]) -> list[Buried]:
     """The dead letters at these places; all of them, or an error."""
+    from streams.reading import TopicReader
+
     topic = Topics(settings.topic_prefix).dead_letters
     try:
         wanted = dict.fromkeys(Where.parse(place, topic) for place in places)

@@ -13,8 +13,9 @@ from schemas.dead_letter import Reason
 from schemas.errors import BrokerError, TidegateError
 from schemas.replay import Replay, headers_of_replay
 from streams.broker import cluster_now
+from streams.cli.account import print_account, rates, tell
 from streams.cli.dlq_view import Row, as_row, print_rows
-from streams.cli.publishing import Publisher, open_publisher, print_account, rates, tell
+from streams.cli.publishing import Publisher, open_publisher
 from streams.cli.stopping import Stop
 from streams.dead_letters import Buried
 from streams.settings import Settings

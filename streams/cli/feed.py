@@ -6,18 +6,21 @@ import asyncio
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from schemas.checks import check_venue
 from schemas.errors import BadTick, ConfigError, TidegateError
+from streams.cli.account import print_account, rates
 from streams.cli.options import broker_option, config_option
-from streams.cli.publishing import Publisher, open_publisher, print_account, rates, tick_topic
 from streams.cli.stopping import Stop
 from streams.durations import parse_duration
 from streams.settings import Settings, load_settings
 from streams.simulate import VENUE, SimulatedFeed
+
+if TYPE_CHECKING:
+    from streams.cli.publishing import Publisher
 
 _STEP_S = 0.05
 _SETTLE_S = 1.0
@@ -129,7 +132,7 @@ def command(config: Path | None, broker: str | None, as_json: bool, **options: A
 
 
 def _venue(settings: Settings, topic: str, asked: str | None) -> str:
-    configured = tick_topic(settings, topic)
+    configured = settings.tick_topic(topic)
     if configured is not None and configured.feed not in ("tidegate", "jsonl"):
         raise ConfigError(
             f"{topic} carries the feed {configured.feed}, and simulated ticks are Tidegate's own JSON",
@@ -145,6 +148,8 @@ def _venue(settings: Settings, topic: str, asked: str | None) -> str:
 async def _run(
     settings: Settings, topic: str, feed: SimulatedFeed, rate: float, seconds: float | None, stop: Stop
 ) -> tuple[dict[str, Any], TidegateError | None]:
+    from streams.cli.publishing import open_publisher  # loads the Kafka client, as --help need not
+
     publisher = await open_publisher(settings, topic)
     error: TidegateError | None = None
     try:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections import deque
-from typing import Any
 
-import click
 from confluent_kafka import KafkaError
-from rich.table import Table
 
 from schemas.errors import BrokerError, ProduceError
 from streams.admin import TopicAdmin
 from streams.broker import check_topics, confluent_config
-from streams.cli.output import emit, print_table
+from streams.cli.account import tell
 from streams.producer import BarrierProducer
-from streams.settings import Settings, TickTopic
-
-#: Refused records that are told one by one.
-TELL = 5
+from streams.settings import Settings
 
 #: Longer than a broker takes to come back.
 _GIVE_UP_MS = 60_000
@@ -128,36 +121,3 @@ def _max_message_bytes(settings: Settings, topic: str) -> int:
     except BrokerError:  # who may write is not always allowed to look
         return _BATCH_BYTES
     return int(config.get("max.message.bytes") or _BATCH_BYTES)
-
-
-def tick_topic(settings: Settings, topic: str) -> TickTopic | None:
-    """What the settings say about a topic of ticks."""
-    return next((tick for tick in settings.ticks if tick.topic == topic), None)
-
-
-def tell(text: str, count: int) -> None:
-    """Tell the first few on standard error."""
-    if count <= TELL:
-        click.echo(text, err=True)
-    elif count == TELL + 1:
-        click.echo("and more, which are only counted", err=True)
-
-
-def print_account(account: dict[str, Any], *, as_json: bool) -> None:
-    """Print the account of a command: one object for machines, a table for people."""
-    if as_json:
-        emit(json.dumps(account) + "\n")
-        return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, value in account.items():
-        if isinstance(value, bool):
-            continue
-        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int | float) else str(value))
-    print_table(table)
-
-
-def rates(count: int, seconds: float) -> dict[str, Any]:
-    """How long it took, and how many a second."""
-    return {"seconds": round(seconds, 3), "per_second": round(count / seconds) if seconds else 0}

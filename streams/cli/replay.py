@@ -7,21 +7,23 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from schemas.codecs import FEEDS
 from schemas.errors import ConfigError, TidegateError
 from schemas.trade import instrument
+from streams.cli.account import print_account, rates, tell
 from streams.cli.options import broker_option, config_option
 from streams.cli.progress import FileProgress
-from streams.cli.publishing import Publisher, open_publisher, print_account, rates, tell, tick_topic
 from streams.cli.stopping import Stop
 from streams.pace import Pace, by_event_time
-from streams.pipeline import SOURCE_HEADER
 from streams.settings import Settings, TickTopic, load_settings
 from streams.sources import MAX_LINE_BYTES, Keyer, Line, Source, guess_feed
+
+if TYPE_CHECKING:
+    from streams.cli.publishing import Publisher
 
 _ALIASES = {"jsonl": "tidegate"}
 _SPEED = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)x?", re.ASCII)
@@ -123,7 +125,7 @@ class Replay:
         venue: str | None,
         speed: float | None,
     ) -> None:
-        configured = tick_topic(settings, topic)
+        configured = settings.tick_topic(topic)
         self.error: TidegateError | None = None
         self.unreadable = 0
         self._read = 0
@@ -143,6 +145,8 @@ class Replay:
 
     async def run(self, stop: Stop) -> None:
         """Publish until the files end or a signal comes; what ends it early is kept in `error`."""
+        from streams.cli.publishing import open_publisher  # loads the Kafka client, as --help need not
+
         self._publisher = publisher = await open_publisher(self._settings, self._topic)
         try:
             with FileProgress(self._sources, "lines") as progress:
@@ -158,6 +162,8 @@ class Replay:
             await publisher.close()
 
     async def _publish(self, publisher: Publisher, stop: Stop, progress: FileProgress) -> None:
+        from streams.pipeline import SOURCE_HEADER
+
         pace = Pace(self._speed) if self._speed is not None else None
         for tick in stop.reading(self._ticks()):
             line = tick.line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,11 @@ from schemas.errors import BrokerError, ConfigError
 from streams.cli.options import broker_option, config_option
 from streams.cli.output import emit, new_table, print_table
 from streams.cli.progress import CountProgress
-from streams.reading import TopicReader
 from streams.settings import Settings, load_settings
-from streams.state_topic import PartitionState, members, read_state, wipe
 from streams.topics import Topics
+
+if TYPE_CHECKING:
+    from streams.state_topic import PartitionState
 
 _NUMBERS = ("position", "instruments", "rows", "bytes")
 
@@ -83,6 +84,8 @@ def reset_command(topic: str, yes: bool, broker: str | None, config: Path | None
       tidegate state reset --topic md.ticks.v1
       tidegate state reset --topic md.ticks.v1 --yes --json
     """
+    from streams.state_topic import wipe  # loads the Kafka client, as --help need not
+
     settings = load_settings(config, broker=broker)
     states = [state for state in _read(settings) if state.topic == topic]
     _refuse_if_live(settings)
@@ -99,6 +102,9 @@ def reset_command(topic: str, yes: bool, broker: str | None, config: Path | None
 
 
 def _read(settings: Settings) -> list[PartitionState]:
+    from streams.reading import TopicReader
+    from streams.state_topic import read_state
+
     with (
         TopicReader(settings, Topics(settings.topic_prefix).state) as reader,
         CountProgress("reading state") as progress,
@@ -119,6 +125,8 @@ def _row(state: PartitionState) -> dict[str, Any]:
 
 
 def _refuse_if_live(settings: Settings) -> None:
+    from streams.state_topic import members
+
     group = f"{settings.group}-bars"
     live = members(settings, group)
     if live:

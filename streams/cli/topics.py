@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from schemas.errors import ConfigError
-from streams.admin import TopicAdmin
 from streams.cli.options import broker_option, config_option
 from streams.cli.output import emit, new_table, print_table
 from streams.settings import load_settings
@@ -28,6 +27,9 @@ from streams.topicplan import (
     uneven,
 )
 from streams.topics import Topics
+
+if TYPE_CHECKING:
+    from streams.admin import TopicAdmin
 
 file_option = click.option(
     "--file",
@@ -137,6 +139,8 @@ def show_command(file: Path | None) -> None:
 
 
 def _compare(file: Path | None, broker: str | None, config: Path | None) -> _Comparison:
+    from streams.admin import TopicAdmin  # loads the Kafka client, as --help need not
+
     settings = load_settings(config, broker=broker)
     path = file or default_file()
     plan = read_plan(path, settings.topic_prefix)

@@ -10,7 +10,6 @@ import click
 
 from streams import logs
 from streams.cli.options import broker_option, config_option, store_option
-from streams.runtime import serve
 from streams.settings import load_settings
 
 
@@ -44,4 +43,7 @@ def command(
     """
     logs.configure(log_level)
     settings = load_settings(config, roles=roles, broker=broker, store=store)
+
+    from streams.runtime import serve  # loads Faust, for which a mistake in the settings does not wait
+
     asyncio.run(serve(roles_module().compose(settings), settings.health_file))

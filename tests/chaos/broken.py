@@ -45,8 +45,8 @@ def offsets_first() -> None:
     apply, checkpoint = Lane.apply, Lane.checkpoint
     last: dict[int, float] = {}
 
-    def applied(self: Lane, batch: Any, now_ns: int) -> Any:
-        output = apply(self, batch, now_ns)
+    def applied(self: Lane, batch: Any, *others: Any) -> Any:
+        output = apply(self, batch, *others)
         batch.ack()
         return output
 

@@ -93,13 +93,14 @@ def test_parsing_agrees_with_decimal(text: str) -> None:
         assert value == exact
 
 
-@given(units, st.sampled_from([SCALE, TURNOVER_SCALE]))
+@given(units, st.sampled_from([0, 1, SCALE, TURNOVER_SCALE]))
 def test_rendering_agrees_with_decimal(value: int, scale: int) -> None:
     text = render(value, scale)
     digits = Decimal(value).as_tuple()
     assert Decimal(text) == Decimal((digits.sign, digits.digits, -scale))
     assert "e" not in text.lower()
     assert not text.startswith("-0") or text.startswith("-0.")
+    assert not text.startswith((".", "-."))
     assert "." not in text or not text.endswith(("0", "."))
 
 
