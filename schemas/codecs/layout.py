@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from schemas.fixed import SCALE
+from schemas.trade import instrument
 
 Ints = NDArray[np.int64]
 
@@ -229,8 +230,10 @@ def _instruments(symbol: _Cells, venue: _Cells | None, own: str) -> tuple[list[t
     if len(venues) == 1:
         return [(venues[0], text) for text in symbols], symbol_codes
     pairs, codes = np.unique(venue_codes * len(symbols) + symbol_codes, return_inverse=True)
-    found = [divmod(pair, len(symbols)) for pair in pairs.tolist()]
-    return [(venues[v], symbols[s]) for v, s in found], codes
+    found = [(venues[v], symbols[s]) for v, s in (divmod(pair, len(symbols)) for pair in pairs.tolist())]
+    if len({instrument(*names) for names in found}) < len(found):
+        raise NotSo  # two spellings of one instrument
+    return found, codes
 
 
 def _sides(cells: _Cells) -> Ints:

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from schemas.trade import Trades
 from streams.bars.memory import Memory
-from streams.bars.replays import is_replayed, replays_from_ns
+from streams.bars.replays import replays_from_ns
+from streams.bars.seen import Seen
 from streams.bars.types import BarSpec, BarType, feeders
 from streams.bars.window import Window, empty
 
@@ -85,8 +86,7 @@ class Book:
         self.index = 0
         self.closed: Memory[tuple[str, int], Window] = Memory()
         """The windows that can still be revised, by bar type and start."""
-        self.seen: Memory[str | int, int] = Memory()
-        """What the watermark was when they counted, by trade id."""
+        self.seen = Seen()
         self.parts: dict[int, int] = {}
         """The state rows that are written once, and the watermark after which each is of no use."""
         self.next_part = 0
@@ -191,24 +191,10 @@ class Book:
 
     def forget(self, spec: BarSpec) -> None:
         """Drop what is of no use any more, where there is much."""
-        if len(self.seen.entries) > self.seen.room:
-            self._forget_trades(spec)
+        if self.seen.is_full:
+            self.seen.forget(self.watermark_ns - (spec.dedupe_ns or 0), replays_from_ns(self, spec))
         if len(self.closed.entries) > self.closed.room:
             self._forget_windows(spec)
-
-    def _forget_trades(self, spec: BarSpec) -> None:
-        oldest_ns = self.watermark_ns - (spec.dedupe_ns or 0)
-        if next(iter(self.seen.entries.values())) >= oldest_ns:
-            self.seen.wait()
-            return
-        replays_ns = replays_from_ns(self, spec)
-        self.seen.keep(
-            {
-                key: seen_ns
-                for key, seen_ns in self.seen.entries.items()
-                if seen_ns >= oldest_ns or (seen_ns >= replays_ns and is_replayed(key))
-            }
-        )
 
     def _forget_windows(self, spec: BarSpec) -> None:
         earliest_ns = self.earliest_ns(spec)

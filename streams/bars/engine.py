@@ -22,7 +22,6 @@ at. A record whose header cannot be trusted to say which one that is counts noth
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, KeysView, Mapping, Sequence
 from operator import itemgetter
 
@@ -224,23 +223,14 @@ class BarEngine:
             return False
         if ticks.received_ns is not None:
             received_ns = min(received_ns, ticks.received_ns)
-        marks_ns = ticks.marks_ns
         if (
-            marks_ns[-1] > received_ns + self.spec.max_future_ns
+            ticks.newest_ns > received_ns + self.spec.max_future_ns
             or ticks.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
             or ticks.lag_ns > grace_ns
+            or (self.spec.dedupe_ns is not None and not ticks.enter(book.seen, book.watermark_ns))
         ):
             return False
-        if self.spec.dedupe_ns is not None and ticks.has_ids:
-            if marks_ns[0] < book.watermark_ns:
-                behind = bisect_left(marks_ns, book.watermark_ns)
-                marks_ns = [book.watermark_ns] * behind + marks_ns[behind:]
-            counted = dict(zip(ticks.ids, marks_ns, strict=True))
-            seen = book.seen.entries
-            if None in counted or len(counted) < len(ticks.numbers) or not seen.keys().isdisjoint(counted):
-                return False
-            seen.update(counted)  # type: ignore[arg-type]
-        book.advance(marks_ns[-1], grace_ns)
+        book.advance(ticks.newest_ns, grace_ns)
         return True
 
     def _judge(self, batch: _Batch, book: Book, ticks: Ticks) -> tuple[list[int], list[_Late]]:
@@ -273,12 +263,10 @@ class BarEngine:
             if dedupe_ns is None:
                 trade_id = None
             if trade_id is not None:
-                seen_ns = seen.entries.get(trade_id)
-                if seen_ns is not None:
-                    if seen_ns >= book.watermark_ns - (dedupe_ns or 0):
-                        counts.duplicates += 1
-                        continue
-                    seen.remove(trade_id)
+                seen_ns = seen.get(trade_id)
+                if seen_ns is not None and seen_ns >= book.watermark_ns - (dedupe_ns or 0):
+                    counts.duplicates += 1
+                    continue
 
             if ts_ns < book.horizon_ns:
                 counts.late += 1
@@ -297,7 +285,7 @@ class BarEngine:
                 in_time.append(i)
                 book.advance(ts_ns, spec.grace_ns)
             if trade_id is not None:
-                seen.entries[trade_id] = book.watermark_ns
+                seen.put(trade_id, book.watermark_ns)
             if identity is not None:
                 seen.put(identity, book.watermark_ns)
         return in_time, late

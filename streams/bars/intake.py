@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 from schemas.codecs.base import Codec, Row
 from schemas.errors import BadTick
 from schemas.replay import REPLAY_HEADER, Replay
-from schemas.trade import Trade, Trades
+from schemas.trade import Trade, Trades, instrument
 from streams.bars.replays import only, replay_of
 from streams.bars.ticks import Ticks
 from streams.bars.types import Record
@@ -65,7 +65,7 @@ class Intake:
                 groups[symbol].append(at)
         else:
             for at, row in enumerate(rows):
-                groups[row.venue or "", row.symbol].append(at)
+                groups[instrument(row.venue or "", row.symbol)].append(at)
         for group in groups.values():
             if (trades := self._trades(group)) is not None:
                 indexes = [self._indexes.get(at, 0) for at in group] if self._indexes else None

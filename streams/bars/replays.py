@@ -32,7 +32,7 @@ def only(index: int, trades: Sequence[Trade]) -> tuple[int, Trade]:
 
 def has_counted(book: Book, identity: str, spec: BarSpec) -> bool:
     """Whether this replayed trade has counted before."""
-    seen_ns = book.seen.entries.get(identity)
+    seen_ns = book.seen.get(identity)
     return seen_ns is not None and seen_ns >= replays_from_ns(book, spec)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from schemas.codecs.layout import UNIT, Columns, Ints
 from schemas.trade import Trades
 from streams.bars.book import Book
+from streams.bars.seen import Seen
 from streams.bars.ticks import Ticks
 from streams.bars.types import Record
 from streams.bars.window import Window
@@ -25,13 +26,14 @@ from streams.bars.window import Window
 _LIMB: Final = 21
 _MOST: Final = 1 << 18  # ticks, so that sums of products of limbs fit
 _FITS: Final = 2**62
+_MOST_NS: Final = 2**63 - 1
 
 
 class Sheet:
     """A batch, sorted by instrument. To iterate is to get it by instrument."""
 
     def __init__(self, columns: Columns, records: Sequence[Record], intervals_ns: Sequence[int]) -> None:
-        """Fold into windows of these lengths. Raises OverflowError where sums might not fit."""
+        """Fold into windows of these lengths. Raises OverflowError where a number might not fit."""
         self.columns = columns
         self._count = count = len(columns.code)
         first_ns = int(columns.ts_ns.min())
@@ -40,6 +42,7 @@ class Sheet:
         if (
             count > _MOST
             or span_ns * len(columns.instruments) > _FITS
+            or first_ns + span_ns + max(intervals_ns) > _MOST_NS
             or any(float(column.sum(dtype=np.float64)) > _FITS for column in sums)
         ):
             raise OverflowError
@@ -66,7 +69,7 @@ class Sheet:
             columns.ts_ns[chosen].tolist(),
             _scaled(columns.price[chosen]),
             _scaled(columns.size[chosen]),
-            ticks.ids,
+            self._ids(chosen),
             [0] * len(chosen) if columns.side is None else columns.side[chosen].tolist(),
             [1] * len(chosen) if columns.count is None else columns.count[chosen].tolist(),
             [None] * len(chosen) if columns.recv_ns is None else columns.recv_ns[chosen].tolist(),
@@ -86,10 +89,25 @@ class Sheet:
         received: list[Any] = [None] * instruments
         if columns.recv_ns is not None:
             received = np.minimum.reduceat(columns.recv_ns[arrived], starts).tolist()
-        numbers, marks_ns, ids = arrived.tolist(), marks.tolist(), self._ids(arrived)
+        ascending = [False] * instruments
+        ids = columns.trade_id[arrived] if isinstance(columns.trade_id, np.ndarray) else None
+        if ids is not None:
+            rises = np.append(True, ids[1:] > ids[:-1])
+            rises[starts] = True
+            ascending = np.logical_and.reduceat(rises, starts).tolist()
+        numbers: list[int] = arrived.tolist()
+        newest = marks[ends - 1].tolist()
         return [
             SheetTicks(
-                self, code, numbers[own], ids[own], marks_ns[own], oldest[code], lags[code], received[code]
+                self,
+                code,
+                numbers[own],
+                ids[own] if ids is not None and ascending[code] else None,
+                marks[own],
+                oldest[code],
+                newest[code],
+                lags[code],
+                received[code],
             )
             for code, own in enumerate(map(slice, starts.tolist(), ends.tolist()))
         ]
@@ -140,31 +158,42 @@ class Sheet:
 
 
 class SheetTicks(Ticks):
-    """The ticks of one instrument of a sheet; lists of all their fields are made only where they are asked for."""
+    """The ticks of one instrument of a sheet; lists of all their fields are made only where they are asked for.
 
-    __slots__ = ("_code", "_sheet")
+    `ids` are given where they ascend.
+    """
+
+    __slots__ = ("_code", "_ids", "_marks", "_sheet")
 
     def __init__(
         self,
         sheet: Sheet,
         code: int,
         numbers: list[int],
-        ids: list[str | int | None],
-        marks_ns: list[int],
+        ids: Ints | None,
+        marks_ns: Ints,
         oldest_ns: int,
+        newest_ns: int,
         lag_ns: int,
         received_ns: int | None,
     ) -> None:
         self._sheet, self._code = sheet, code
         self._trades = None
         self.venue, self.symbol = sheet.columns.instruments[code]
-        self.numbers, self.indexes, self.ids = numbers, None, ids
-        self.marks_ns, self.oldest_ns, self.lag_ns, self.received_ns = (
-            marks_ns,
-            oldest_ns,
-            lag_ns,
-            received_ns,
-        )
+        self.numbers, self.indexes = numbers, None
+        self._ids, self._marks = ids, marks_ns
+        self.oldest_ns, self.newest_ns = oldest_ns, newest_ns
+        self.lag_ns, self.received_ns = lag_ns, received_ns
+
+    def enter(self, seen: Seen, watermark_ns: int) -> bool:
+        """Remember their ids, as `Ticks.enter` does, and as arrays if they ascend."""
+        if self._sheet.columns.trade_id is None:
+            return True
+        marks_ns = np.maximum(self._marks, watermark_ns)
+        if self._ids is not None and seen.extend_ascending(self._ids, marks_ns):
+            return True
+        self._marks_ns = marks_ns.tolist()
+        return super().enter(seen, watermark_ns)
 
     @property
     def trades(self) -> Trades:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from operator import sub
@@ -9,6 +10,7 @@ from typing import NamedTuple, cast
 
 from schemas.trade import Trades
 from streams.bars.book import Book
+from streams.bars.seen import Seen
 from streams.bars.types import Record
 
 
@@ -27,11 +29,11 @@ class Ticks:
     """
 
     __slots__ = (
+        "_marks_ns",
         "_trades",
-        "ids",
         "indexes",
         "lag_ns",
-        "marks_ns",
+        "newest_ns",
         "numbers",
         "oldest_ns",
         "received_ns",
@@ -44,20 +46,27 @@ class Ticks:
         self.venue, self.symbol = trades.venue, trades.symbol
         self.numbers = numbers
         self.indexes = indexes
-        self.ids = trades.trade_id
         times = trades.ts_ns
-        self.oldest_ns = min(times)
-        self.marks_ns = list(accumulate(times, max))
-        """The newest time so far, after each tick."""
-        self.lag_ns = max(map(sub, self.marks_ns, times))
+        self._marks_ns = list(accumulate(times, max))
+        self.oldest_ns, self.newest_ns = min(times), self._marks_ns[-1]
+        self.lag_ns = max(map(sub, self._marks_ns, times))
         """How far at most a tick is behind one that came before it."""
         self.received_ns = min((ns for ns in trades.recv_ns if ns is not None), default=None)
         """The earliest receipt, as far as they tell."""
 
-    @property
-    def has_ids(self) -> bool:
-        """Whether any of them has one."""
-        return self.ids.count(None) < len(self.ids)
+    def enter(self, seen: Seen, watermark_ns: int) -> bool:
+        """Remember their ids, if all of them are new, or none has one; if not, nothing.
+
+        Each with the watermark after its tick; `watermark_ns` is the one before the first.
+        """
+        ids = self.trades.trade_id
+        if unknown := ids.count(None):
+            return unknown == len(ids)
+        marks_ns = self._marks_ns
+        if marks_ns[0] < watermark_ns:
+            behind = bisect_left(marks_ns, watermark_ns)
+            marks_ns = [watermark_ns] * behind + marks_ns[behind:]
+        return seen.extend(cast("Sequence[str | int]", ids), marks_ns)
 
     @property
     def trades(self) -> Trades:

@@ -242,7 +242,7 @@ class TestDuplicates:
             ticks = log(*(trade(second, trade_id=10 * second + i) for i in range(10)), start=10 * second)
             an_engine.apply(ticks, 0)
         (book,) = an_engine._books.values()
-        assert len(book.seen.entries) < 100
+        assert len(book.seen) < 100
         assert len(book.closed.entries) < 50
         assert sum(1 for _ in book.open_windows()) <= 4
 

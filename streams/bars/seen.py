@@ -1,0 +1,138 @@
+"""Which trades have counted, by their ids."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import islice
+from operator import lt
+from typing import Any, Final
+
+from streams.bars.memory import Memory
+from streams.bars.replays import is_replayed
+
+_MOST: Final = 2**63 - 1
+_ROOM: Final = 32
+
+
+class Seen:
+    """The ids of the trades that counted, each with the watermark when it did.
+
+    Venues number their trades upwards. What comes in ascending order is kept in two arrays, at 16 bytes an id;
+    all else, text and what is out of order, in a dict. That is asked first, for there is what counted again.
+    What has expired may still be found: whoever looks an id up also judges whether it counts.
+    """
+
+    __slots__ = ("_ids", "_marks_ns", "_others", "_room", "_saved")
+
+    def __init__(self) -> None:
+        self._ids = array("q")
+        self._marks_ns = array("q")
+        """Never descending, as the watermark is."""
+        self._others: Memory[str | int, int] = Memory()
+        self._room = _ROOM
+        self._saved = 0
+        """How many of the arrays are in state rows that are written once."""
+
+    def __len__(self) -> int:
+        return len(self._ids) + len(self._others.entries)
+
+    def get(self, key: str | int) -> int | None:
+        """What the watermark was when it counted last; None where that is not known."""
+        found = self._others.entries.get(key)
+        ids = self._ids
+        if found is None and type(key) is int and ids and ids[0] <= key <= ids[-1]:
+            at = bisect_left(ids, key)
+            if ids[at] == key:
+                return self._marks_ns[at]
+        return found
+
+    def put(self, key: str | int, mark_ns: int) -> None:
+        """Insert it, whether it is known or not."""
+        if type(key) is int and self._is_next(key, mark_ns) and key <= _MOST:
+            self._ids.append(key)
+            self._marks_ns.append(mark_ns)
+        else:
+            self._others.put(key, mark_ns)
+
+    def extend(self, ids: Sequence[str | int], marks_ns: Sequence[int]) -> bool:
+        """Insert ids in the order in which they came, if none is known and none comes twice; if not, nothing."""
+        if (
+            set(map(type, ids)) == {int}
+            and ids[-1] <= _MOST  # type: ignore[operator]
+            and all(map(lt, ids, islice(ids, 1, None)))
+            and self._is_next(ids[0], marks_ns[0])  # type: ignore[arg-type]
+            and self._others.entries.keys().isdisjoint(ids)
+        ):
+            self._ids.extend(ids)  # type: ignore[arg-type]
+            self._marks_ns.extend(marks_ns)
+            return True
+        entries = dict(zip(ids, marks_ns, strict=True))
+        if (
+            len(entries) < len(ids)
+            or not self._others.entries.keys().isdisjoint(entries)
+            or (self._ids and any(self.get(key) is not None for key in entries))
+        ):
+            return False
+        self._others.entries.update(entries)
+        return True
+
+    def extend_ascending(self, ids: Any, marks_ns: Any) -> bool:
+        """`extend` with numpy's arrays of int64, of which the ids ascend and are not negative.
+
+        If it is false, they may still be new.
+        """
+        if not self._is_next(int(ids[0]), int(marks_ns[0])):
+            return False
+        if self._others.entries and not self._others.entries.keys().isdisjoint(ids.tolist()):
+            return False
+        self._ids.frombytes(ids.tobytes())
+        self._marks_ns.frombytes(marks_ns.tobytes())
+        return True
+
+    def _is_next(self, key: int, mark_ns: int) -> bool:
+        if not self._ids:
+            return key >= 0 and mark_ns <= _MOST and key not in self._others.entries
+        return (
+            self._ids[-1] < key and self._marks_ns[-1] <= mark_ns <= _MOST and key not in self._others.entries
+        )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time for `forget`: that what was kept the last time has doubled."""
+        return len(self._ids) > self._room or len(self._others.entries) > self._others.room
+
+    def forget(self, oldest_ns: int, replays_ns: int) -> None:
+        """Drop what counted under a lower watermark than this one, or for replayed trades than that one."""
+        old = bisect_left(self._marks_ns, oldest_ns)
+        del self._ids[:old]
+        del self._marks_ns[:old]
+        self._saved = max(0, self._saved - old)
+        self._room = 2 * len(self._ids) + _ROOM
+        others = self._others
+        if len(others.entries) <= others.room:
+            return
+        if next(iter(others.entries.values())) >= oldest_ns:
+            others.wait()
+            return
+        others.keep(
+            {
+                key: mark_ns
+                for key, mark_ns in others.entries.items()
+                if mark_ns >= oldest_ns or (mark_ns >= replays_ns and is_replayed(key))
+            }
+        )
+
+    def unsaved(self) -> tuple[list[str | int], list[int]]:
+        """At least all inserted since the last `save`: ids, and the watermarks."""
+        keys, marks_ns = self._others.unsaved()
+        return (
+            [*self._ids[self._saved :].tolist(), *keys],
+            [*self._marks_ns[self._saved :].tolist(), *marks_ns],
+        )
+
+    def save(self) -> None:
+        """Note that everything so far is in state rows that are written once."""
+        self._saved = len(self._ids)
+        self._others.save()
