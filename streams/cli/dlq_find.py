@@ -38,12 +38,13 @@ def dead_letters(settings: Settings, selection: Selection) -> Generator[Buried]:
 
 def dead_letters_at(settings: Settings, places: tuple[str, ...]) -> list[Buried]:
     """The dead letters at these places; all of them, or an error."""
-    from streams.reading import TopicReader
-
     topic = Topics(settings.topic_prefix).dead_letters
     try:
         wanted = dict.fromkeys(Where.parse(place, topic) for place in places)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="WHERE") from None
+
+    from streams.reading import TopicReader
+
     with TopicReader(settings, topic) as reader:
         return [Buried.of(reader.at(where.partition, where.offset)) for where in wanted]

@@ -21,10 +21,9 @@ steps = st.lists(
 
 @given(steps)
 def test_it_is_a_dict_that_forgets(steps) -> None:
-    seen, model, mark_ns, expired = Seen(), {}, 0, {}
+    seen, model, expired = Seen(), {}, {}
     saved: dict[str | int, int] = {}
-    for step, given_keys in steps:
-        mark_ns += 1
+    for mark_ns, (step, given_keys) in enumerate(steps):
         if step == "put":
             seen.put(given_keys, mark_ns)
             model[given_keys] = mark_ns

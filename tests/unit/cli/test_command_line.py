@@ -2,56 +2,78 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from streams.cli import COMMANDS
 from support.inprocess import Cli
 from support.workers import environment
 
-HEAVY = ("faust", "aiokafka", "confluent_kafka", "duckdb", "asyncpg", "pyarrow", "rich", "asyncio")
+SLOW = ("faust", "aiokafka", "confluent_kafka", "duckdb", "asyncpg", "pyarrow", "numpy")
 
 
-def test_help_of_the_whole_loads_nothing_that_is_slow_to_load(tmp_path: Path) -> None:
+def every_command() -> list[str]:
+    """The command lines that name a command, or one of its own."""
+    names = []
+    for name in COMMANDS:
+        command = importlib.import_module(f"streams.cli.{name}").command
+        own = command.commands if isinstance(command, click.Group) else ()
+        names += [name, *(f"{name} {one}" for one in own)]
+    return names
+
+
+def loaded(tmp_path: Path, *command_lines: str, of: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Runs command lines one after the other in one process; gives what they printed, and what they loaded."""
     code = (
-        "import sys; sys.argv = ['tidegate', '--help']\n"
+        "import sys\n"
         "from agents.__main__ import main\n"
-        "try: main()\n"
-        f"finally: print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+        f"for line in {command_lines}:\n"
+        "    sys.argv = ['tidegate', *line.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit: pass\n"
+        f"print(*(name for name in {of} if name in sys.modules))"
     )
-
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=environment(), check=True
     )
+    *printed, names = done.stdout.decode().splitlines()
+    return "\n".join(printed), names.split()
 
-    assert done.stderr.decode().strip() == "[]"
-    assert all(name in done.stdout.decode() for name in COMMANDS)
+
+def test_help_of_the_whole_loads_nothing_that_is_slow_to_load(tmp_path: Path) -> None:
+    printed, names = loaded(tmp_path, "--help", of=(*SLOW, "rich", "asyncio"))
+
+    assert names == []
+    assert all(name in printed for name in COMMANDS)
+
+
+def test_help_of_a_command_does_not_wait_for_faust_kafka_and_the_databases(tmp_path: Path) -> None:
+    lines = [f"{command} --help" for command in every_command()]
+
+    printed, names = loaded(tmp_path, *lines, of=SLOW)
+
+    assert names == []
+    assert printed.count("Usage: tidegate ") == len(lines)
 
 
 @pytest.mark.parametrize(
     "arguments",
-    ["run --help", "run nowhere.csv", "run empty.csv --bars 1x", "bars --help", "schema tick"],
+    [
+        *("run nowhere.csv", "run empty.csv --bars 1x", "schema tick", "worker --config nowhere.toml"),
+        *("replay nowhere.csv --topic t", "feed --topic t --venue A:B", "topics show", "dlq show 17"),
+    ],
 )
 def test_what_needs_no_agents_does_not_wait_for_faust_and_the_databases(
     tmp_path: Path, arguments: str
 ) -> None:
     (tmp_path / "empty.csv").touch()
-    slow = [name for name in HEAVY if name not in ("rich", "asyncio")]
-    code = (
-        f"import sys; sys.argv = ['tidegate', *{arguments.split()}]\n"
-        "from agents.__main__ import main\n"
-        "try: main()\n"
-        f"finally: print([name for name in {slow} if name in sys.modules])"
-    )
 
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=environment(), check=False
-    )
-
-    assert done.stdout.decode().splitlines()[-1] == "[]"
+    assert loaded(tmp_path, arguments, of=SLOW)[1] == []
 
 
 @pytest.mark.parametrize(
