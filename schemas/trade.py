@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -28,10 +27,8 @@ class Trade(msgspec.Struct, gc=False):
 
 
 class Trades(msgspec.Struct):
-    """Trades of one instrument, in order of arrival: a list a field of `Trade`, all of one length."""
+    """Trades in order of arrival: a list a field of `Trade`, all of one length."""
 
-    symbol: str
-    venue: str
     ts_ns: list[int]
     price: list[int]
     size: list[int]
@@ -45,10 +42,8 @@ class Trades(msgspec.Struct):
 
     @classmethod
     def of(cls, trades: Sequence[Trade]) -> Trades:
-        """These, of which there is one at least."""
+        """These, less the names of their instruments."""
         return cls(
-            trades[0].symbol,
-            trades[0].venue,
             [trade.ts_ns for trade in trades],
             [trade.price for trade in trades],
             [trade.size for trade in trades],
@@ -57,11 +52,6 @@ class Trades(msgspec.Struct):
             [trade.count for trade in trades],
             [trade.recv_ns for trade in trades],
         )
-
-    def take(self, chosen: Sequence[int]) -> Trades:
-        """Those with these indices."""
-        columns: list[Any] = [getattr(self, name) for name in self.__struct_fields__[2:]]
-        return Trades(self.symbol, self.venue, *([column[i] for i in chosen] for column in columns))
 
 
 def instrument(venue: str, symbol: str) -> str:

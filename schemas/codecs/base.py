@@ -69,7 +69,7 @@ class Codec(ABC):
         return ()
 
     def columns(self, rows: Sequence[Row]) -> Trades:
-        """Rows of `decode_run` of one instrument. Raises BadTick if one is no good trade: `decode` tells which."""
+        """Rows of `decode_run`. Raises BadTick if one of them is no good trade: `decode` tells which."""
         raise NotImplementedError
 
     @abstractmethod

@@ -113,8 +113,10 @@ class TidegateCodec(Codec):
     def columns(self, rows: Sequence[Row]) -> Trades:
         """See `Codec`."""
         usual = cast("Sequence[_Usual]", rows)
-        symbol = check_symbol(usual[0].symbol)
-        venue = self.venue or check_venue(usual[0].venue or "")
+        for symbol in {row.symbol for row in usual}:
+            check_symbol(symbol)
+        for venue in {row.venue for row in usual if not self.venue}:
+            check_venue(venue or "")
         ids = [row.trade_id for row in usual]
         if not "".join([i for i in ids if i.__class__ is str]).isprintable():
             raise BadTick(Reason.malformed, "a trade id cannot be used")
@@ -126,8 +128,6 @@ class TidegateCodec(Codec):
         if min(sizes) < 0:
             raise BadTick(Reason.negative_size, "a size is negative")
         return Trades(
-            symbol,
-            venue,
             [row.ts_ns for row in usual],
             prices,
             sizes,

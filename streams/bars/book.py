@@ -146,7 +146,7 @@ class Book:
                 self.horizon_ns = ts_ns - grace_ns
 
     def revised(self, trades: Trades, i: int, offset: int, horizon_ns: int) -> list[Window]:
-        """Let the `i`-th trade, a late one, count in all its windows; gives those that were closed, or unknown.
+        """Let row i, a late trade, count in all its windows; gives those that were closed, or unknown.
 
         `horizon_ns` is what the horizon was when it came: what has ended since is open to it.
         """
@@ -167,7 +167,7 @@ class Book:
                 closed.append(window)
             feeder = series.feeder
             if feeder is None or ts_ns - ts_ns % feeder.interval_ns not in feeder.windows:
-                window.fold(trades, i, i + 1, offset, offset)
+                window.fold(trades, (i,), offset, offset)
         return closed
 
     def whole(self, series: Series, window: Window) -> Window:

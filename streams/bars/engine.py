@@ -37,11 +37,11 @@ from streams.bars.intake import Intake
 from streams.bars.refusals import future, late_tick, refusal
 from streams.bars.replays import has_counted
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
-from streams.bars.ticks import Place, Ticks
+from streams.bars.ticks import Place, SummedTicks, Ticks
 from streams.bars.types import BarSpec, Counts, Late, Output, Record, feeders
 from streams.bars.window import Window
 
-#: The index of a late tick that counts, and the horizon when it came.
+#: The row of a late tick that counts, and the horizon when it came.
 _Late = tuple[int, int]
 
 
@@ -174,33 +174,33 @@ class BarEngine:
         """Take the ticks of one instrument."""
         records = batch.intake.records
         book = self._book(ticks)
-        if records[ticks.numbers[0]].offset <= book.offset:
-            places = [ticks.place(i) for i in range(len(ticks.numbers))]
+        if records[ticks.numbers[ticks.rows[0]]].offset <= book.offset:
+            places = [(row, ticks.place(row)) for row in ticks.rows]
             applied = book.offset, book.index
-            new = [i for i, at in enumerate(places) if (records[at.record].offset, at.trade) > applied]
+            new = [row for row, at in places if (records[at.record].offset, at.trade) > applied]
             batch.counts.skipped += len(places) - len(new)
             if not new:
                 return
-            ticks = ticks.take(new)
-        last = ticks.place(-1)
+            ticks = ticks.only(new)
+        last = ticks.place(ticks.rows[-1])
         book.offset = records[last.record].offset
         book.index = last.trade
         book.active_ns = batch.now_ns
         self._changed[book.name] = book
         self._idle.set(book, batch.now_ns)
-        batch.counts.ticks += len(ticks.numbers)
+        batch.counts.ticks += len(ticks)
 
         late: list[_Late] = []
-        if self._all_count(batch, book, ticks):
-            batch.counts.accepted += len(ticks.numbers)
+        if isinstance(ticks, SummedTicks) and self._all_count(batch, book, ticks):
+            batch.counts.accepted += len(ticks)
             ticks.fold(book, records)
         else:
             in_time, late = self._judge(batch, book, ticks)
             batch.counts.accepted += len(in_time) + len(late)
             if in_time:
-                ticks.take(in_time).fold(book, records)
-        for i, horizon_ns in late:
-            for window in book.revised(ticks.trades, i, records[ticks.numbers[i]].offset, horizon_ns):
+                ticks.only(in_time).fold(book, records)
+        for row, horizon_ns in late:
+            for window in book.revised(ticks.trades, row, records[ticks.numbers[row]].offset, horizon_ns):
                 batch.due[window] = book
                 book.retain(window)
         if book.horizon_ns >= book.next_end_ns:
@@ -212,40 +212,38 @@ class BarEngine:
         # Only now: what is forgotten is too late for the last tick, not for all of them.
         book.forget(self.spec)
 
-    def _all_count(self, batch: _Batch, book: Book, ticks: Ticks) -> bool:
+    def _all_count(self, batch: _Batch, book: Book, ticks: SummedTicks) -> bool:
         """Whether all of these ticks count, and in time: what is asked one by one in `_judge`, asked of all.
 
         If so, the watermark and the memory of trade ids are those after the last of them.
         """
-        grace_ns = self.spec.grace_ns
-        received_ns = batch.earliest_ns
+        summary, received_ns, grace_ns = ticks.summary, batch.earliest_ns, self.spec.grace_ns
         if received_ns is None or batch.intake.replays:
             return False
-        if ticks.received_ns is not None:
-            received_ns = min(received_ns, ticks.received_ns)
+        if summary.received_ns is not None:
+            received_ns = min(received_ns, summary.received_ns)
         if (
-            ticks.newest_ns > received_ns + self.spec.max_future_ns
-            or ticks.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
-            or ticks.lag_ns > grace_ns
+            summary.newest_ns > received_ns + self.spec.max_future_ns
+            or summary.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
+            or summary.lag_ns > grace_ns
             or (self.spec.dedupe_ns is not None and not ticks.enter(book.seen, book.watermark_ns))
         ):
             return False
-        book.advance(ticks.newest_ns, grace_ns)
+        book.advance(summary.newest_ns, grace_ns)
         return True
 
     def _judge(self, batch: _Batch, book: Book, ticks: Ticks) -> tuple[list[int], list[_Late]]:
-        """Ask the questions 2 to 5 of each tick in turn; gives those that count in time, and those that do late."""
+        """Ask the questions 2 to 5 of each tick in turn; gives the rows that count, in time and late."""
         intake, counts, spec = batch.intake, batch.counts, self.spec
         trades = ticks.trades
         seen, dedupe_ns = book.seen, spec.dedupe_ns
         in_time: list[int] = []
         late: list[_Late] = []
-        for i, (ts_ns, trade_id, received_ns) in enumerate(
-            zip(trades.ts_ns, trades.trade_id, trades.recv_ns, strict=True)
-        ):
-            number = ticks.numbers[i]
-            replay = intake.replays.get(number)
-            stamp_ms = intake.records[number].timestamp
+        numbers, records, replays = ticks.numbers, intake.records, intake.replays
+        for row in ticks.rows:
+            ts_ns, trade_id, received_ns = trades.ts_ns[row], trades.trade_id[row], trades.recv_ns[row]
+            replay = replays.get(numbers[row])
+            stamp_ms = records[numbers[row]].timestamp
             stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
             if received_ns is None or (
                 stamp_ns is not None and (stamp_ns < received_ns or replay is not None)
@@ -253,10 +251,10 @@ class BarEngine:
                 received_ns = stamp_ns
             if received_ns is None or ts_ns > received_ns + spec.max_future_ns:
                 bad_date = future(ts_ns, received_ns, spec.max_future_ns)
-                self._refuse(batch, ticks.place(i), bad_date, replay)
+                self._refuse(batch, ticks.place(row), bad_date, replay)
                 continue
 
-            identity = None if replay is None else replay.identity(ticks.place(i).trade)
+            identity = None if replay is None else replay.identity(ticks.place(row).trade)
             if identity is not None and has_counted(book, identity, spec):
                 counts.duplicates += 1
                 continue
@@ -278,11 +276,11 @@ class BarEngine:
                     floor_ns = book.horizon_ns
                 if ts_ns < floor_ns:
                     too_late = late_tick(ts_ns, book.watermark_ns, floor_ns)
-                    self._refuse(batch, ticks.place(i), too_late, replay)
+                    self._refuse(batch, ticks.place(row), too_late, replay)
                     continue
-                late.append((i, book.horizon_ns))
+                late.append((row, book.horizon_ns))
             else:
-                in_time.append(i)
+                in_time.append(row)
                 book.advance(ts_ns, spec.grace_ns)
             if trade_id is not None:
                 seen.put(trade_id, book.watermark_ns)

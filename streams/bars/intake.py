@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _headers = attrgetter("headers")
 
 #: Records from which on columns pay.
-MANY: Final = 1000
+MANY: Final = 500
 
 
 class Intake:
@@ -66,10 +66,15 @@ class Intake:
         else:
             for at, row in enumerate(rows):
                 groups[instrument(row.venue or "", row.symbol)].append(at)
+        trades = self._all()
         for group in groups.values():
-            if (trades := self._trades(group)) is not None:
-                indexes = [self._indexes.get(at, 0) for at in group] if self._indexes else None
-                yield Ticks(trades, [numbers[at] for at in group], indexes)
+            first = rows[group[0]]
+            names = self._codec.venue or first.venue or "", first.symbol
+            if trades is not None:
+                yield Ticks(*names, trades, group, numbers, self._indexes)
+            elif (own := self._trades(group)) is not None:
+                indexes = {i: self._indexes.get(at, 0) for i, at in enumerate(group)}
+                yield Ticks(*names, own, range(len(group)), [numbers[at] for at in group], indexes)
 
     def _read_columns(self, intervals_ns: Sequence[int]) -> Sheet | None:
         if any(map(_headers, self.records)):  # one of them may be a replay
@@ -120,6 +125,15 @@ class Intake:
                 self._indexes[len(self._rows)] = index
             self._rows.append(trade)
             self._numbers.append(number)
+
+    def _all(self) -> Trades | None:
+        """All rows as trades; None where one of them is none, or they are of two kinds."""
+        kinds = set(map(type, self._rows))
+        if kinds <= {Trade}:
+            return Trades.of(cast("list[Trade]", self._rows))
+        with suppress(BadTick):
+            return None if Trade in kinds else self._codec.columns(cast("list[Row]", self._rows))
+        return None
 
     def _trades(self, group: list[int]) -> Trades | None:
         """The trades of one instrument; takes those out of the group that are none after all."""

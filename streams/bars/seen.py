@@ -5,8 +5,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import islice
-from operator import lt
 from typing import Any, Final
 
 from streams.bars.memory import Memory
@@ -58,24 +56,16 @@ class Seen:
 
     def extend(self, ids: Sequence[str | int], marks_ns: Sequence[int]) -> bool:
         """Insert ids in the order in which they came, if none is known and none comes twice; if not, nothing."""
-        if (
-            set(map(type, ids)) == {int}
-            and ids[-1] <= _MOST  # type: ignore[operator]
-            and all(map(lt, ids, islice(ids, 1, None)))
-            and self._is_next(ids[0], marks_ns[0])  # type: ignore[arg-type]
-            and self._others.entries.keys().isdisjoint(ids)
-        ):
-            self._ids.extend(ids)  # type: ignore[arg-type]
-            self._marks_ns.extend(marks_ns)
-            return True
         entries = dict(zip(ids, marks_ns, strict=True))
-        if (
-            len(entries) < len(ids)
-            or not self._others.entries.keys().isdisjoint(entries)
-            or (self._ids and any(self.get(key) is not None for key in entries))
-        ):
+        if len(entries) < len(ids) or not self._others.entries.keys().isdisjoint(entries):
             return False
-        self._others.entries.update(entries)
+        if set(map(type, ids)) == {str}:
+            self._others.entries.update(entries)
+            return True
+        if self._ids and any(self.get(key) is not None for key in entries):
+            return False
+        for key, mark_ns in entries.items():
+            self.put(key, mark_ns)
         return True
 
     def extend_ascending(self, ids: Any, marks_ns: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from operator import add, lshift, mul
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from schemas.codecs.layout import UNIT, Columns, Ints
 from schemas.trade import Trades
 from streams.bars.book import Book
 from streams.bars.seen import Seen
-from streams.bars.ticks import Ticks
+from streams.bars.ticks import Summary, SummedTicks, Ticks
 from streams.bars.types import Record
 from streams.bars.window import Window
 
@@ -59,20 +59,19 @@ class Sheet:
         bounds, windows = self._windows[interval_ns]
         return windows[bounds[code] : bounds[code + 1]]
 
-    def trades(self, ticks: SheetTicks) -> Trades:
-        """The ticks of an instrument as lists."""
+    def trades(self, numbers: Sequence[int]) -> Trades:
+        """These ticks as lists."""
         columns = self.columns
-        chosen = np.array(ticks.numbers)
+        chosen = np.array(numbers)
+        count = len(numbers)
         return Trades(
-            ticks.symbol,
-            ticks.venue,
             columns.ts_ns[chosen].tolist(),
             _scaled(columns.price[chosen]),
             _scaled(columns.size[chosen]),
             self._ids(chosen),
-            [0] * len(chosen) if columns.side is None else columns.side[chosen].tolist(),
-            [1] * len(chosen) if columns.count is None else columns.count[chosen].tolist(),
-            [None] * len(chosen) if columns.recv_ns is None else columns.recv_ns[chosen].tolist(),
+            [0] * count if columns.side is None else columns.side[chosen].tolist(),
+            [1] * count if columns.count is None else columns.count[chosen].tolist(),
+            [None] * count if columns.recv_ns is None else columns.recv_ns[chosen].tolist(),
         )
 
     def _by_instrument(self, first_ns: int, span_ns: int) -> list[SheetTicks]:
@@ -104,10 +103,7 @@ class Sheet:
                 numbers[own],
                 ids[own] if ids is not None and ascending[code] else None,
                 marks[own],
-                oldest[code],
-                newest[code],
-                lags[code],
-                received[code],
+                Summary(oldest[code], newest[code], lags[code], received[code]),
             )
             for code, own in enumerate(map(slice, starts.tolist(), ends.tolist()))
         ]
@@ -157,50 +153,39 @@ class Sheet:
         return [ids[i] for i in chosen.tolist()] if isinstance(ids, list) else ids[chosen].tolist()
 
 
-class SheetTicks(Ticks):
+class SheetTicks(SummedTicks):
     """The ticks of one instrument of a sheet; lists of all their fields are made only where they are asked for.
 
     `ids` are given where they ascend.
     """
 
-    __slots__ = ("_code", "_ids", "_marks", "_sheet")
+    __slots__ = ("_code", "_ids", "_marks_ns", "_sheet", "_trades")
 
     def __init__(
-        self,
-        sheet: Sheet,
-        code: int,
-        numbers: list[int],
-        ids: Ints | None,
-        marks_ns: Ints,
-        oldest_ns: int,
-        newest_ns: int,
-        lag_ns: int,
-        received_ns: int | None,
+        self, sheet: Sheet, code: int, numbers: list[int], ids: Ints | None, marks_ns: Ints, summary: Summary
     ) -> None:
         self._sheet, self._code = sheet, code
-        self._trades = None
         self.venue, self.symbol = sheet.columns.instruments[code]
-        self.numbers, self.indexes = numbers, None
-        self._ids, self._marks = ids, marks_ns
-        self.oldest_ns, self.newest_ns = oldest_ns, newest_ns
-        self.lag_ns, self.received_ns = lag_ns, received_ns
-
-    def enter(self, seen: Seen, watermark_ns: int) -> bool:
-        """Remember their ids, as `Ticks.enter` does, and as arrays if they ascend."""
-        if self._sheet.columns.trade_id is None:
-            return True
-        marks_ns = np.maximum(self._marks, watermark_ns)
-        if self._ids is not None and seen.extend_ascending(self._ids, marks_ns):
-            return True
-        self._marks_ns = marks_ns.tolist()
-        return super().enter(seen, watermark_ns)
+        self.rows, self.numbers, self.indexes = range(len(numbers)), numbers, {}
+        self.summary = summary
+        self._ids, self._marks_ns = ids, marks_ns
+        self._trades: Trades | None = None
 
     @property
-    def trades(self) -> Trades:
+    def trades(self) -> Trades:  # type: ignore[override]
         """All that is known of them."""
         if self._trades is None:
-            self._trades = self._sheet.trades(self)
+            self._trades = self._sheet.trades(self.numbers)
         return self._trades
+
+    def enter(self, seen: Seen, watermark_ns: int) -> bool:
+        """See `SummedTicks`."""
+        if self._sheet.columns.trade_id is None:
+            return True
+        marks_ns = np.maximum(self._marks_ns, watermark_ns)
+        if self._ids is not None and seen.extend_ascending(self._ids, marks_ns):
+            return True
+        return seen.extend(cast("list[str | int]", self.trades.trade_id), marks_ns.tolist())
 
     def fold(self, book: Book, records: Sequence[Record]) -> None:
         """Let all of them count in the finest windows."""

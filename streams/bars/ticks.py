@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
-from itertools import accumulate, groupby
-from operator import sub
-from typing import NamedTuple, cast
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 from schemas.trade import Trades
 from streams.bars.book import Book
@@ -21,75 +20,73 @@ class Place(NamedTuple):
     trade: int
 
 
+class Summary(NamedTuple):
+    """What is asked of ticks as a whole."""
+
+    oldest_ns: int
+    newest_ns: int
+    lag_ns: int
+    """How far at most a tick is behind one that came before it."""
+    received_ns: int | None
+    """The earliest receipt, as far as they tell."""
+
+
 class Ticks:
     """Ticks of one instrument in order of arrival, and where each of them is.
 
-    `numbers` are those of their records, ascending; `indexes` say which trade of its record each is, and are
-    None where each is the only one.
+    They are `rows` of `trades`. Row i was in the record of number `numbers[i]`, and was trade number `indexes[i]`
+    of it; the first, where it is not among these.
     """
 
-    __slots__ = (
-        "_marks_ns",
-        "_trades",
-        "indexes",
-        "lag_ns",
-        "newest_ns",
-        "numbers",
-        "oldest_ns",
-        "received_ns",
-        "symbol",
-        "venue",
-    )
+    __slots__ = ("indexes", "numbers", "rows", "symbol", "trades", "venue")
 
-    def __init__(self, trades: Trades, numbers: Sequence[int], indexes: Sequence[int] | None = None) -> None:
-        self._trades: Trades | None = trades
-        self.venue, self.symbol = trades.venue, trades.symbol
+    def __init__(
+        self,
+        venue: str,
+        symbol: str,
+        trades: Trades,
+        rows: Sequence[int],
+        numbers: Sequence[int],
+        indexes: Mapping[int, int],
+    ) -> None:
+        self.venue, self.symbol = venue, symbol
+        self.trades = trades
+        self.rows = rows
         self.numbers = numbers
         self.indexes = indexes
-        times = trades.ts_ns
-        self._marks_ns = list(accumulate(times, max))
-        self.oldest_ns, self.newest_ns = min(times), self._marks_ns[-1]
-        self.lag_ns = max(map(sub, self._marks_ns, times))
-        """How far at most a tick is behind one that came before it."""
-        self.received_ns = min((ns for ns in trades.recv_ns if ns is not None), default=None)
-        """The earliest receipt, as far as they tell."""
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def place(self, row: int) -> Place:
+        """Of a row."""
+        return Place(self.numbers[row], self.indexes.get(row, 0))
+
+    def only(self, rows: Sequence[int]) -> Ticks:
+        """These rows of it."""
+        return Ticks(self.venue, self.symbol, self.trades, rows, self.numbers, self.indexes)
+
+    def fold(self, book: Book, records: Sequence[Record]) -> None:
+        """Let all of them count in the finest windows, run by run of those that fall into the same one."""
+        trades, numbers, times = self.trades, self.numbers, self.trades.ts_ns
+        for series in book.roots:
+            interval_ns = series.interval_ns
+            for _, run in groupby(self.rows, lambda row: times[row] // interval_ns):  # noqa: B023
+                rows = list(run)
+                offsets = records[numbers[rows[0]]].offset, records[numbers[rows[-1]]].offset
+                book.window(series, times[rows[0]]).fold(trades, rows, *offsets)
+
+
+class SummedTicks(Ticks):
+    """Ticks of which a summary is at hand, so that all can be judged at once."""
+
+    __slots__ = ("summary",)
+
+    summary: Summary
+
+    @abstractmethod
     def enter(self, seen: Seen, watermark_ns: int) -> bool:
         """Remember their ids, if all of them are new, or none has one; if not, nothing.
 
         Each with the watermark after its tick; `watermark_ns` is the one before the first.
         """
-        ids = self.trades.trade_id
-        if unknown := ids.count(None):
-            return unknown == len(ids)
-        marks_ns = self._marks_ns
-        if marks_ns[0] < watermark_ns:
-            behind = bisect_left(marks_ns, watermark_ns)
-            marks_ns = [watermark_ns] * behind + marks_ns[behind:]
-        return seen.extend(cast("Sequence[str | int]", ids), marks_ns)
-
-    @property
-    def trades(self) -> Trades:
-        """All that is known of them."""
-        return cast("Trades", self._trades)
-
-    def place(self, i: int) -> Place:
-        """Of the `i`-th."""
-        return Place(self.numbers[i], 0 if self.indexes is None else self.indexes[i])
-
-    def take(self, chosen: Sequence[int]) -> Ticks:
-        """Those with these indices."""
-        indexes = None if self.indexes is None else [self.indexes[i] for i in chosen]
-        return Ticks(self.trades.take(chosen), [self.numbers[i] for i in chosen], indexes)
-
-    def fold(self, book: Book, records: Sequence[Record]) -> None:
-        """Let all of them count in the finest windows, run by run of those that fall into the same one."""
-        trades, numbers = self.trades, self.numbers
-        for series in book.roots:
-            interval_ns = series.interval_ns
-            start = 0
-            for _, run in groupby([ts_ns // interval_ns for ts_ns in trades.ts_ns]):
-                end = start + len(list(run))
-                offsets = records[numbers[start]].offset, records[numbers[end - 1]].offset
-                book.window(series, trades.ts_ns[start]).fold(trades, start, end, *offsets)
-                start = end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import mul
 from typing import Final
 
@@ -52,19 +53,19 @@ class Window(msgspec.Struct, gc=False, eq=False):
         """Whether it was published as final, when it had so many trades."""
         return self.final and self.published == trade_count
 
-    def fold(self, trades: Trades, start: int, end: int, first_offset: int, last_offset: int) -> None:
-        """Fold in `trades[start:end]`, in order of arrival, of records at ascending offsets from first to last."""
-        if end - start < _MANY:
-            self._fold_few(trades, range(start, end))
+    def fold(self, trades: Trades, rows: Sequence[int], first_offset: int, last_offset: int) -> None:
+        """Fold in these rows, in order of arrival, of records at ascending offsets from first to last."""
+        if len(rows) < _MANY:
+            self._fold_few(trades, rows)
         else:
-            self._fold_many(trades, slice(start, end))
+            self._fold_many(trades, rows)
         if first_offset < self.first_offset:
             self.first_offset = first_offset
         if last_offset > self.last_offset:
             self.last_offset = last_offset
 
-    def _fold_few(self, trades: Trades, chosen: range) -> None:
-        for i in chosen:
+    def _fold_few(self, trades: Trades, rows: Sequence[int]) -> None:
+        for i in rows:
             ts_ns = trades.ts_ns[i]
             price = trades.price[i]
             size = trades.size[i]
@@ -90,10 +91,12 @@ class Window(msgspec.Struct, gc=False, eq=False):
                 self.sell_volume += size
             self.trade_count += trades.count[i]
 
-    def _fold_many(self, trades: Trades, chosen: slice) -> None:
+    def _fold_many(self, trades: Trades, rows: Sequence[int]) -> None:
         # The same, a pass a column, each of them in C.
-        times, prices, sizes = trades.ts_ns[chosen], trades.price[chosen], trades.size[chosen]
-        sides = trades.side[chosen]
+        times, prices, sizes, sides, counts = (
+            list(map(column.__getitem__, rows))
+            for column in (trades.ts_ns, trades.price, trades.size, trades.side, trades.count)
+        )
         newest_ns, oldest_ns = max(times), min(times)
         if newest_ns >= self.close_ts_ns:
             last = len(times) - 1
@@ -101,12 +104,12 @@ class Window(msgspec.Struct, gc=False, eq=False):
                 last -= times[::-1].index(newest_ns)
             self.close_ts_ns = newest_ns
             self.close = prices[last]
-            self.last_id = trades.trade_id[chosen.start + last]
+            self.last_id = trades.trade_id[rows[last]]
         if oldest_ns < self.open_ts_ns:
             first = times.index(oldest_ns)
             self.open_ts_ns = oldest_ns
             self.open = prices[first]
-            self.first_id = trades.trade_id[chosen.start + first]
+            self.first_id = trades.trade_id[rows[first]]
         if (high := max(prices)) > self.high:
             self.high = high
         if (low := min(prices)) < self.low:
@@ -120,7 +123,7 @@ class Window(msgspec.Struct, gc=False, eq=False):
         self.buy_volume += bought
         self.sell_volume += sold
         self.turnover += sum(map(mul, prices, sizes))
-        self.trade_count += sum(trades.count[chosen])
+        self.trade_count += sum(counts)
 
     def merge(self, part: Window) -> None:
         """Fold in all of a window that lies within this one, and apart from all others that were."""

@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError
 
 from schemas.errors import ProduceError
 from streams.cli import publishing
+from streams.cli.account import TELL
 from streams.cli.publishing import Publisher
 from streams.settings import Settings
 
@@ -68,7 +69,7 @@ async def test_only_the_first_refusals_are_told_one_by_one(
     await publisher.settle()
 
     assert publisher.refused == 50
-    assert len(capsys.readouterr().err.splitlines()) == publishing.TELL + 1
+    assert len(capsys.readouterr().err.splitlines()) == TELL + 1
 
 
 async def test_a_broker_that_goes_away_ends_it_and_says_from_where_on(publisher: Publisher) -> None:

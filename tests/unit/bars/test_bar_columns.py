@@ -1,0 +1,527 @@
+"""However a batch is read, as columns, in runs or one by one, the same comes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from unittest import mock
+
+import msgspec
+import pytest
+from barlog import SECOND, T0, Reader, Rec, batches, spec
+from hypothesis import example, given
+from hypothesis import strategies as st
+from strategies import TENTH, durations
+
+from schemas.checks import MAX_COUNT, MAX_NS, MIN_NS
+from schemas.codecs.tidegate import TidegateCodec
+from schemas.fixed import TURNOVER_SCALE, render
+from schemas.replay import REPLAY_HEADER, Replay, encode_replay
+from streams.bars import intake, memory
+from streams.bars.engine import BarEngine
+from streams.bars.sheet import Sheet
+from streams.bars.types import BarSpec, BarType, Late
+
+CENTURIES = 2**63
+LARGEST = "9223372036.854775807"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_memory():
+    """Forgetting happens in logs as short as these, too."""
+    with mock.patch.object(memory, "_ROOM", 1):
+        yield
+
+
+class OneByOne(TidegateCodec):
+    """Knows of `decode` only."""
+
+    def read_columns(self, values):
+        return None
+
+    def decode_run(self, values, start):
+        return []
+
+
+WAYS = {
+    "columns": (TidegateCodec, 1),
+    "runs": (TidegateCodec, 10**9),
+    "one by one": (OneByOne, 10**9),
+}
+
+
+@contextmanager
+def counted_sheets() -> Iterator[list[int]]:
+    """How many ticks were in each sheet that was made."""
+    made: list[int] = []
+    init = Sheet.__init__
+
+    def counting(self, columns, records, *args, **kwargs):
+        init(self, columns, records, *args, **kwargs)
+        made.append(len(records))
+
+    with mock.patch.object(Sheet, "__init__", counting):
+        yield made
+
+
+def outcome(way, a_spec, log, sizes=(), *, venue="", restart=-1, told=True):
+    """All that comes of a log in batches of these sizes.
+
+    Before the batch `restart` the engine starts anew from its rows: `told` of its position, or else, as from a
+    changelog that was cut off, with the batch before again.
+    """
+    codec, many = WAYS[way]
+    rows: dict[str, bytes] = {}
+    found = []
+    with mock.patch.object(intake, "MANY", many):
+        an_engine = BarEngine(a_spec, codec(venue), "ticks", 3)
+        before: Sequence[Rec] = []
+        for number, batch in enumerate(batches(log, sizes)):
+            again: Sequence[Rec] = []
+            if number == restart:
+                if not told:
+                    rows.pop("", None)
+                    again = before
+                an_engine = BarEngine(a_spec, codec(venue), "ticks", 3)
+                an_engine.restore(rows)
+            before = batch
+            given = [*again, *batch]
+            read = an_engine.read(given) if number % 2 else None
+            output = an_engine.apply(given, number, read)
+            changed = an_engine.changed()
+            for key, row in changed.items():
+                rows.pop(key, None)
+                if row is not None:
+                    rows[key] = row
+            found.append((in_order(output.bars), output.dead, output.counts, contents(changed)))
+        found.append((in_order(an_engine.close()), contents(an_engine.changed())))
+    return found
+
+
+def in_order(bars):
+    """By instrument: which comes first of two is left open."""
+    return sorted(bars, key=lambda bar: (bar.instrument, bar.end_ns, bar.start_ns))
+
+
+def contents(rows):
+    """What is in state rows: the order of the windows in them is left open."""
+    return {key: row and ordered(msgspec.msgpack.decode(row)) for key, row in rows.items()}
+
+
+def ordered(value):
+    if not isinstance(value, list):
+        return value
+    inner = [ordered(item) for item in value]
+    return sorted(inner, key=repr) if inner and all(isinstance(item, list) for item in inner) else inner
+
+
+def assert_all_the_same(a_spec, log, sizes=(), **rest) -> list[int]:
+    """Gives the sizes of the sheets that were made on the way."""
+    plain = outcome("one by one", a_spec, log, sizes, **rest)
+    assert outcome("runs", a_spec, log, sizes, **rest) == plain
+    with counted_sheets() as made:
+        assert outcome("columns", a_spec, log, sizes, **rest) == plain
+    return made
+
+
+def value(**fields: object) -> bytes:
+    """A record with fields replaced; None is null."""
+    tick = {"symbol": "A", "ts_ns": T0, "price": "1.5", "size": "2", **fields}
+    return json.dumps(tick, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def records(*values: bytes | None, at_ms: int | None = T0 // 10**6, start: int = 0) -> list[Rec]:
+    return [Rec(start + i, v, at_ms) for i, v in enumerate(values)]
+
+
+SYMBOLS = ["A", "A", "A", "B", "C", "Ä☃"]
+VENUES = ["V", "V", "V", "W", ""]
+PLAIN = ["1.5", "0.1", "61837.63", "0", "0.000000001", "123456789.123456789", "7", "2.50"]
+ODD_PRICES = ["-37.63", "1e3", "0.0000000001", "123456789012345678", "1.5000000000", LARGEST, "-0", "0.0"]
+ODD_SIZES = ["1e-3", "0.000000000000000001", "1000000000000", LARGEST, "4000000000", "0.0000000000"]
+BAD = ["-1", "1.", ".5", "+1", "01", "", "NaN", "1" * 19, "1,5"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a producer writes, and how calm its market is."""
+
+    venue: bool
+    trade_id: str
+    side: bool
+    count: bool
+    recv_ns: bool
+    turned: bool
+    spaced: bool
+    step_ns: int
+    disorder_ns: int
+    odd: int
+    """Of 256 records, how many are not like the others."""
+
+
+shapes = st.builds(
+    Shape,
+    *(st.booleans(), st.sampled_from(["", "number", "text", "copies"])),
+    *(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    st.sampled_from([0, TENTH, SECOND, 40 * SECOND]),
+    st.sampled_from([0, 0, TENTH, 2 * SECOND, 9 * SECOND]),
+    st.sampled_from([0, 0, 0, 8, 90]),
+)
+
+STAMPS = [None, -1, T0 // 10**6, 0]
+HEADERS = [
+    (("trace", b"1"),),
+    ((REPLAY_HEADER, encode_replay(Replay("ticks", 3, 1))),),
+    ((REPLAY_HEADER, encode_replay(Replay("ticks", 3, 2, 0))),),
+    ((REPLAY_HEADER, encode_replay(Replay("ticks", 3, 2, 1))),),
+    ((REPLAY_HEADER, b"{"),),
+]
+
+
+def record(shape: Shape, number: int, offset: int, choices: bytes) -> Rec:
+    """One byte a choice: a draw a field would take hypothesis ten times as long."""
+    symbol, venue, behind, price, size, trade_id, side, count, recv, odd, how, which = choices
+    ts_ns = T0 + number * shape.step_ns - shape.disorder_ns * (behind % 5) // 4 + behind % 3
+    tick: dict[str, object] = {"symbol": SYMBOLS[symbol % len(SYMBOLS)]}
+    if shape.venue:
+        tick["venue"] = VENUES[venue % len(VENUES)]
+    tick |= {"ts_ns": ts_ns, "price": PLAIN[price % len(PLAIN)], "size": PLAIN[size % len(PLAIN)]}
+    if shape.trade_id:
+        numbers = {"number": number, "text": f"t{number}", "copies": trade_id % 16}
+        tick["trade_id"] = numbers[shape.trade_id]
+    if shape.side:
+        tick["side"] = ["buy", "sell"][side % 2]
+    if shape.count:
+        tick["count"] = 1 + count % 3
+    if shape.recv_ns:
+        tick["recv_ns"] = ts_ns + (recv % 7 - 1) * SECOND
+    stamp_ms = ts_ns // 10**6 + 1
+    if odd >= shape.odd:
+        return Rec(offset, text(shape, tick), stamp_ms)
+    kind = how % 8
+    if kind == 0:
+        return Rec(offset, text(shape, tick), STAMPS[which % len(STAMPS)])
+    if kind == 1:
+        return Rec(offset, text(shape, tick), stamp_ms, headers=HEADERS[which % len(HEADERS)])
+    if kind == 2:
+        return Rec(offset, garbage(text(shape, tick), which), stamp_ms)
+    return Rec(offset, text(shape, deviant(tick, kind, which)), stamp_ms)
+
+
+def deviant(tick: dict[str, object], kind: int, which: int) -> dict[str, object]:
+    if kind == 3:
+        return tick | {"price": [*ODD_PRICES, *BAD][which % (len(ODD_PRICES) + len(BAD))]}
+    if kind == 4:
+        return tick | {"size": [*ODD_SIZES, *BAD][which % (len(ODD_SIZES) + len(BAD))]}
+    if kind == 5:
+        field = ["venue", "trade_id", "side", "recv_ns", "count"][which % 5]
+        return tick | {field: None}
+    if kind == 6:
+        field, other = [
+            ("price", 1.5),
+            ("size", 2),
+            ("trade_id", "x"),
+            ("trade_id", -5),
+            ("trade_id", 2**64 - 1),
+            ("trade_id", ""),
+            ("trade_id", "a\x7fb"),
+            ("trade_id", "1" * 129),
+            ("symbol", ""),
+            ("symbol", "A|B"),
+            ("venue", "V:W"),
+            ("side", "BUY"),
+            ("count", 0),
+            ("count", MAX_COUNT + 1),
+            ("ts_ns", MIN_NS - 1),
+            ("ts_ns", 10**18),
+            ("recv_ns", 5),
+            ("extra", {"a": [1]}),
+        ][which % 18]
+        return tick | {field: other}
+    return tick | {"ts_ns": T0 + which % 100 * TENTH}
+
+
+def text(shape: Shape, tick: dict[str, object]) -> bytes:
+    fields = list(tick.items())
+    if shape.turned:
+        fields.reverse()
+    separators = (", ", ": ") if shape.spaced else (",", ":")
+    return json.dumps(dict(fields), separators=separators, ensure_ascii=False).encode()
+
+
+def garbage(good: bytes, which: int) -> bytes | None:
+    return [
+        None,
+        b"",
+        b"{",
+        b"\xff",
+        good[:-1],
+        good + b"}",
+        good + b" ",
+        good.replace(b",", b",\n", 1),
+        good.replace(b'"A"', b'"\\u0041"'),
+        good.replace(b'"A"', b'"\xff"'),
+        good.replace(b'"', b"'"),
+        b"[" + good + b"]",
+        b"\n",
+    ][which % 13]
+
+
+@st.composite
+def logs(draw) -> list[Rec]:
+    """Two producers, one after the other."""
+    found: list[Rec] = []
+    offset = -1
+    for shape, most in ((draw(shapes), 40), (draw(shapes), 15)):
+        count = draw(st.integers(0, most))
+        choices = draw(st.binary(min_size=12 * count, max_size=12 * count))
+        for i in range(count):
+            own = choices[12 * i : 12 * i + 12]
+            offset += 7 if own[8] > 250 else 1
+            found.append(record(shape, len(found), offset, own))
+    return found
+
+
+specs = st.builds(
+    BarSpec,
+    bar_types=st.sampled_from(
+        [("1s",), ("1s", "1m", "5m", "1h"), ("10s", "2s", "3s"), ("1s", "90s", "1m")]
+    ).map(lambda names: tuple(map(BarType.parse, names))),
+    grace_ns=durations,
+    late=st.sampled_from([Late.REVISE, Late.REVISE, Late.DEAD_LETTER, Late.DROP]),
+    retain_ns=durations,
+    dedupe_ns=st.one_of(st.none(), durations),
+    max_future_ns=st.sampled_from([0, SECOND, 10 * SECOND, CENTURIES]),
+)
+cuts = st.lists(st.integers(0, 20), max_size=6)
+venues = st.sampled_from(["", "", "X"])
+
+
+@given(specs, logs(), cuts, venues, st.integers(-1, 5), st.booleans())
+def test_columns_and_runs_give_what_one_by_one_gives(a_spec, log, sizes, venue, restart, told) -> None:
+    assert_all_the_same(a_spec, log, sizes, venue=venue, restart=restart, told=told)
+
+
+calm_shapes = shapes.map(lambda shape: replace(shape, odd=0))
+
+
+@given(
+    specs, calm_shapes, st.lists(st.binary(min_size=12, max_size=12), min_size=1, max_size=40), cuts, venues
+)
+def test_every_batch_of_a_calm_log_is_read_as_columns(a_spec, shape, choices, sizes, venue) -> None:
+    log = [record(shape, i, i, own) for i, own in enumerate(choices)]
+    made = assert_all_the_same(a_spec, log, sizes, venue=venue)
+    assert made == [len(batch) for batch in batches(log, sizes) if batch]
+
+
+@given(specs, logs(), cuts, cuts)
+def test_what_a_restart_reads_does_not_depend_on_how_the_rows_were_made(a_spec, log, sizes, later) -> None:
+    half = len(log) // 2
+    found = []
+    for way, (codec, many) in WAYS.items():
+        an_engine = BarEngine(a_spec, codec(), "ticks", 3)
+        with mock.patch.object(intake, "MANY", many):
+            for batch in batches(log[:half], sizes):
+                an_engine.apply(batch, 0)
+        restored = BarEngine(a_spec, TidegateCodec(), "ticks", 3)
+        restored.restore({key: row for key, row in an_engine.changed().items() if row is not None})
+        reader = Reader()
+        for batch in batches(log[half:], later):
+            reader.take(restored.apply(batch, 0))
+        reader.read(restored.close())
+        found.append((way, reader.held, reader.dead, reader.counts))
+    assert [tuple(rest) for _, *rest in found] == [found[0][1:]] * len(found)
+
+
+def calm(count: int, start: int = 0, **fields: object) -> list[Rec]:
+    """A record a tenth of a second, of three instruments."""
+    return [
+        Rec(start + i, value(symbol="ABC"[i % 3], ts_ns=T0 + (start + i) * TENTH, **fields), T0 // 10**6)
+        for i in range(count)
+    ]
+
+
+A_SPEC = spec("1s", "3s", "10s", grace_ns=0, max_future_ns=CENTURIES)
+
+
+def test_a_batch_is_read_as_columns_from_so_many_records_on() -> None:
+    with counted_sheets() as made:
+        an_engine = BarEngine(A_SPEC, TidegateCodec(), "ticks", 3)
+        an_engine.apply(calm(intake.MANY - 1), 0)
+        assert made == []
+        an_engine.apply(calm(intake.MANY, start=intake.MANY), 0)
+        assert made == [intake.MANY]
+
+
+@pytest.mark.parametrize(
+    ("number", "odd"),
+    [
+        (0, {"value": None}),
+        (5, {"value": None}),
+        (5, {"value": b""}),
+        (0, {"value": b"{"}),
+        (5, {"value": b"{"}),
+        (5, {"value": value() + b"\n"}),
+        (5, {"value": b"\n" + value()}),
+        (5, {"value": value(symbol="B").replace(b",", b",\n", 1)}),
+        (5, {"value": value().replace(b'"A"', b'"\\u0041"')}),
+        (5, {"value": value().replace(b'"A"', b'"\xff"')}),
+        (5, {"value": value(trade_id=1)}),
+        (5, {"value": value(price=1.5)}),
+        (5, {"value": value(price="-1.5")}),
+        (5, {"value": value(price="0.0000000001")}),
+        (5, {"value": value(price="9223372036.854775808")}),
+        (5, {"value": value(price="1e3")}),
+        (5, {"value": value(size="-2")}),
+        (5, {"value": value(symbol="")}),
+        (5, {"value": value(symbol="A|B")}),
+        (5, {"value": value(ts_ns=MIN_NS - 1)}),
+        (5, {"value": value(ts_ns=MAX_NS + 1)}),
+        (0, {"headers": (("trace", b"1"),)}),
+        (5, {"headers": (("trace", b"1"),)}),
+        (5, {"headers": ((REPLAY_HEADER, encode_replay(Replay("ticks", 3, 2))),)}),
+    ],
+)
+def test_a_batch_with_a_record_that_is_no_row_of_columns_is_not(number, odd) -> None:
+    log = calm(12)
+    log[number] = replace(log[number], **odd)
+    assert assert_all_the_same(A_SPEC, log, [12]) == []
+
+
+@pytest.mark.parametrize("stamp_ms", [None, -1, T0 // 10**6 - 1000])
+def test_a_record_without_a_good_timestamp_costs_the_others_nothing(stamp_ms) -> None:
+    log = calm(30)
+    log[5] = replace(log[5], timestamp=stamp_ms)
+    a_spec = replace(A_SPEC, max_future_ns=10 * SECOND)
+    assert assert_all_the_same(a_spec, log, [30]) == [30]
+
+
+def test_a_producer_that_writes_otherwise_is_read_as_columns_from_its_second_batch_at_the_latest() -> None:
+    log = calm(10)
+    log += calm(10, start=10, trade_id="x")
+    log[15:] = calm(15, start=15, side="buy")
+    made = assert_all_the_same(A_SPEC, log, [10, 10, 5])
+    assert made == [10, 5, 5]
+
+
+@pytest.mark.parametrize("late", list(Late))
+def test_late_ticks_of_a_batch_of_columns_meet_the_same_policy(late) -> None:
+    a_spec = spec(
+        "2s", "3s", "10s", grace_ns=SECOND, late=late, retain_ns=5 * SECOND, max_future_ns=CENTURIES
+    )
+    times = [0, 1, 9, 8, 7, 3, 20, 12, 11, 2, 21]
+    log = records(*(value(ts_ns=T0 + t * SECOND, trade_id=i) for i, t in enumerate(times)))
+    assert assert_all_the_same(a_spec, log) == [11]
+    assert assert_all_the_same(a_spec, log, [4, 4]) == [4, 4, 3]
+
+
+@pytest.mark.parametrize("dedupe_ns", [None, 0, 2 * SECOND, 100 * SECOND])
+def test_copies_in_a_batch_of_columns_meet_the_same_memory(dedupe_ns) -> None:
+    a_spec = spec("1s", "1m", grace_ns=60 * SECOND, dedupe_ns=dedupe_ns, max_future_ns=CENTURIES)
+    log = records(
+        *(value(ts_ns=T0 + i * SECOND, trade_id=t) for i, t in enumerate([1, 2, 1, 3, 4, 5, 1, 2, 6, 6, 2]))
+    )
+    assert assert_all_the_same(a_spec, log, [3, 4]) == [3, 4, 4]
+
+
+def test_of_equal_times_the_first_to_come_opens_and_the_last_closes() -> None:
+    log = records(
+        *(
+            value(ts_ns=T0 + at, price=price, trade_id=i)
+            for i, (at, price) in enumerate([(5, "3"), (2, "4"), (2, "5"), (9, "6"), (9, "7"), (4, "1")])
+        )
+    )
+    assert assert_all_the_same(spec("1s"), log) == [6]
+    (bar,) = outcome("columns", spec("1s"), log)[-1][0]
+    assert (bar.open, bar.high, bar.low, bar.close) == ("4", "7", "1", "7")
+    assert (bar.first_trade_id, bar.last_trade_id) == ("1", "4")
+    assert (bar.first_offset, bar.last_offset) == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("log", "made"),
+    [
+        (records(value()), [1]),
+        (records(value(price="0", size="0")), [1]),
+        (records(value(price=LARGEST, size="0.000000001")), [1]),
+        (records(*[value(price=LARGEST)] * 3), [3]),
+        (records(value(size="4611686018.427387903")), [1]),
+        (records(value(size=LARGEST)), []),
+        (records(*[value(size="2305843009")] * 2), [2]),
+        (records(*[value(size="2305843010")] * 2), []),
+        (records(*[value(size="4000000000")] * 5), []),
+        (records(value(price=LARGEST, size="4611686018", count=MAX_COUNT, side="sell")), [1]),
+        (records(*[value(count=MAX_COUNT)] * 3), [3]),
+        (records(value(ts_ns=MIN_NS), value(ts_ns=MIN_NS + 2**62 - 1)), [2]),
+        (records(value(ts_ns=MIN_NS), value(ts_ns=MIN_NS + 2**62)), []),
+        (records(value(ts_ns=MIN_NS), value(ts_ns=MAX_NS)), []),
+        (records(value(ts_ns=MIN_NS), value(symbol="B", ts_ns=MIN_NS + 2**61 - 1)), [2]),
+        (records(value(ts_ns=MIN_NS), value(symbol="B", ts_ns=MIN_NS + 2**61)), []),
+        (records(value(ts_ns=MAX_NS), value(ts_ns=MAX_NS)), []),
+        (records(value(symbol="B", ts_ns=MAX_NS), value(ts_ns=MAX_NS - 1), value(ts_ns=MAX_NS)), []),
+    ],
+)
+def test_at_the_limits_columns_are_exact_or_not_used(log, made) -> None:
+    a_spec = spec("1s", "7s", "1h", "366d", max_future_ns=CENTURIES)
+    assert assert_all_the_same(a_spec, log) == made
+
+
+units = st.one_of(
+    st.integers(0, 2**63 - 1), st.sampled_from([0, 1, 2**21 - 1, 2**21, 2**42, 2**62, 2**63 - 1])
+)
+small_units = st.one_of(st.integers(0, 2**58), st.sampled_from([0, 1, 2**21 - 1, 2**42 - 1]))
+
+
+@given(st.lists(st.tuples(units, small_units, st.sampled_from(["buy", "sell"])), min_size=1, max_size=12))
+@example([(2**63 - 1, 2**58, "buy")] * 16)
+@example([(2**63 - 1, 2**58, "sell")] * 16)
+def test_sums_of_large_numbers_are_exact(trades) -> None:
+    log = records(*(value(price=nanos(p), size=nanos(s), side=side) for p, s, side in trades))
+    with counted_sheets() as made:
+        ((bar,), _) = outcome("columns", spec("1h"), log)[-1]
+    assert made == [len(log)]
+    assert bar.volume == render(sum(s for _, s, _ in trades), 9)
+    assert bar.turnover == render(sum(p * s for p, s, _ in trades) * 10**18, TURNOVER_SCALE)
+    assert bar.buy_volume == render(sum(s for _, s, side in trades if side == "buy"), 9)
+    assert bar.sell_volume == render(sum(s for _, s, side in trades if side == "sell"), 9)
+
+
+def nanos(units: int) -> str:
+    return f"{units // 10**9}.{units % 10**9:09}"
+
+
+def test_sums_of_as_many_as_there_may_be_are_exact() -> None:
+    count = 2**18
+    price, size = 2**63 - 1, 2**42 - 1
+    log = records(*[value(price=nanos(price), size=nanos(size))] * count)
+    with counted_sheets() as made:
+        an_engine = BarEngine(spec("1h"), TidegateCodec(), "ticks", 3)
+        an_engine.apply(log, 0)
+    assert made == [count]
+    (bar,) = an_engine.close()
+    assert bar.volume == render(count * size, 9)
+    assert bar.turnover == render(count * price * size * 10**18, TURNOVER_SCALE)
+
+
+def test_records_at_or_before_the_position_are_passed_over_though_they_were_read() -> None:
+    log = calm(30)
+    with mock.patch.object(intake, "MANY", 1):
+        an_engine = BarEngine(A_SPEC, TidegateCodec(), "ticks", 3)
+        an_engine.apply(log[:20], 0)
+        output = an_engine.apply(log[10:], 0, an_engine.read(log[10:]))
+    assert output.counts.ticks == 10
+    assert in_order(an_engine.close()) == outcome("one by one", A_SPEC, log, [20])[-1][0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_spellings_of_one_instrument_are_one(way) -> None:
+    spellings = [{"venue": "V", "symbol": "A"}, {"venue": "", "symbol": "V:A"}]
+    log = records(*(value(**spellings[i % 2], ts_ns=T0 + i) for i in range(6)))
+    counts = [
+        sum(counts.accepted for _, _, counts, _ in outcome(way, A_SPEC, log, sizes)[:-1])
+        for sizes in ([6], list(accumulate([1] * 6, lambda one, _: one)))
+    ]
+    assert counts == [6, 6], "in one batch, and in batches of one"
