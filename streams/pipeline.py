@@ -85,7 +85,8 @@ class BarsPipeline:
         """Apply one batch and hand its bars to the producer."""
         intake = await asyncio.wrap_future(batch.ahead) if batch.ahead is not None else None
         lane = self._lane(batch.tp)
-        if lane is None or not lane.ready:
+        # Void where its partition was given back meanwhile: this worker may own it anew, at an earlier position.
+        if batch.void or lane is None or not lane.ready:
             return  # lost: it is never acknowledged, and its next owner reads it again
         output = lane.apply(batch, self._clock(), intake)
         for name in Counts.__slots__:

@@ -25,6 +25,8 @@ DISORDER_NS = 800_000_000
 LATE, AGAIN, TWICE = 0.004, 0.002, 0.002
 HELD_S = (2.0, 14.0)
 GARBAGE_PER_S = 2.0
+#: Of so many in a row all go to one partition: large batches of the others are read as columns meanwhile.
+GARBAGE_RUN = 60
 #: The header that says so; a worker does not look at it.
 GARBAGE = "chaos-garbage"
 
@@ -123,9 +125,8 @@ class FlawedLoad:
             self._with_flaws((recorded_topic, key, line), late=0.0)
         while self.garbage < elapsed_s * GARBAGE_PER_S:
             self.garbage += 1
-            self._send(
-                (topic, b"garbage %d" % self.garbage, _garbage(self.garbage)), headers=[(GARBAGE, b"")]
-            )
+            key = b"garbage %d" % (self.garbage // GARBAGE_RUN)
+            self._send((topic, key, _garbage(self.garbage)), headers=[(GARBAGE, b"")])
         while self._held and self._held[0][0] <= time.monotonic():
             self._send(heapq.heappop(self._held)[2])
         self._producer.poll(0)

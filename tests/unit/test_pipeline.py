@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import pytest
@@ -289,6 +290,22 @@ async def test_a_take_over_that_is_taken_back_while_it_fences_is_no_error() -> N
     outlet.open = given_back  # type: ignore[method-assign]
     await pipeline.take_over([TICKS], {})
     assert (lost, pipeline.is_ready(TICKS)) == ([], False)
+
+
+async def test_what_was_being_decoded_when_its_partition_went_and_came_back_is_not_applied() -> None:
+    pipeline, ledger = await taken_over(Transactions()), Ledger()
+    await pipeline.process(batch(0, 2, ledger))
+    behind = batch(4, 6, ledger)
+    decoding: Future[Any] = Future()
+    behind.ahead = decoding
+    waiting = asyncio.create_task(pipeline.process(behind))
+    await asyncio.sleep(0)
+    await pipeline.release()
+    ledger.forget()
+    await restore(pipeline, {})
+    decoding.set_result(None)
+    await waiting
+    assert pipeline.position(TICKS) == -1, "what is before the batch is in no state"
 
 
 async def test_what_waits_for_a_commit_is_bounded_by_its_bytes() -> None:
