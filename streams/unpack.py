@@ -15,19 +15,20 @@ from aiokafka.errors import CorruptRecordException
 
 
 class Unpacked:
-    """Takes the place of a `PartitionRecords` that nothing has been taken from yet; to be read to its end."""
+    """Takes the place of a `PartitionRecords` that nothing has been taken from yet."""
 
     def __init__(self, packed: PartitionRecords) -> None:
         self._packed = packed
+        self._records = chain.from_iterable(self._batches())
 
     @property
     def next_fetch_offset(self) -> int:
-        """Where the next fetch must begin."""
+        """Where the next fetch must begin; within a batch, at its start."""
         offset: int = self._packed.next_fetch_offset
         return offset
 
     def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self._batches())
+        return self._records
 
     def _batches(self) -> Iterator[list[Any]]:
         # As PartitionRecords._unpack_records; see there for why each of these is as it is.

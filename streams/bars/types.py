@@ -52,7 +52,7 @@ class BarType:
 def feeders(bar_types: tuple[BarType, ...]) -> tuple[tuple[BarType, int | None], ...]:
     """The bar types from the finest to the coarsest, each with the number of the one that it can be made of.
 
-    That is the coarsest finer one that divides it: of 1s, 1m, 90s and 1h, 1m feeds 1h, and 1s the others.
+    That is the coarsest finer one that divides it: of 1s, 1m, 90s and 1h, 90s feeds 1h, and 1s the others.
     """
     ascending = sorted(bar_types, key=lambda bar_type: bar_type.interval_ns)
     fed: list[tuple[BarType, int | None]] = []
