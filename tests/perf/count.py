@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def measure() -> Cost:
         # Bytecode that is written on the first start would be counted there.
         _run([], values, "tidegate", 0)
         tick, yardstick = (_per_tick(values, what) for what in ("tidegate", "yardstick"))
-    build = f"Python {sys.version.split()[0]}, msgspec {msgspec.__version__}"
+    used = [f"{name} {version(name)}" for name in ("msgspec", "numpy", "pyarrow")]
+    build = ", ".join([f"Python {sys.version.split()[0]}", *used])
     return Cost(round(tick / yardstick, 3), round(tick), build)
 
 

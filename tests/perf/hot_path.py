@@ -7,14 +7,16 @@ that never changes: what it costs is what this Python and this msgspec cost.
 from __future__ import annotations
 
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import msgspec
 
-BATCH = 2_000
+#: Records of one batch after the other: read as columns where they are many, and one by one where they are few.
+BATCHES = (2_000, *[100] * 20)
 
-#: Batches between two checkpoints.
-CHECKPOINT = 5
+#: Ticks between two checkpoints.
+CHECKPOINT = 8_000
 
 
 class Tick(msgspec.Struct, gc=False):
@@ -30,14 +32,17 @@ class Tick(msgspec.Struct, gc=False):
 def tidegate(values: list[bytes]) -> None:
     """The product's own path."""
     sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-    from bench.pure import PureRecord, batches, engine, spec, take  # the yardstick starts faster without
+    from bench.pure import PureRecord, engine, spec, take  # the yardstick starts faster without
 
     made = engine(spec("1s", "1m"))
     records = [PureRecord(n, 1_750_000_080_000, None, value) for n, value in enumerate(values)]
-    bars = 0
-    for n, batch in enumerate(batches(records, BATCH), 1):
-        bars += take(made, batch)
-        if n % CHECKPOINT == 0:
+    bars = at = 0
+    for size in cycle(BATCHES):
+        if at >= len(records):
+            break
+        bars += take(made, records[at : at + size])
+        at += size
+        if at % CHECKPOINT == 0:
             made.changed()
     if values and not bars:
         raise SystemExit("no bar was closed: nothing was measured")
