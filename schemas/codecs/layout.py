@@ -9,6 +9,7 @@ only if it is what the JSON decoder would read; if one is not, the batch is left
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,14 +74,17 @@ class Layout:
     def __init__(self, record: bytes) -> None:
         """Learn it from a record that is a good one. Raises NotSo where it is none for columns."""
         pieces = record.split(b'"')
-        if b"\\" in record or len(pieces) % 2 == 0:
+        unquoted = pieces[::2]
+        # What is within another object or a list is not the tick's own.
+        nested = unquoted[0].strip() != b"{" or any(b"{" in piece or b"[" in piece for piece in unquoted[1:])
+        if nested or b"\\" in record or len(pieces) % 2 == 0:
             raise NotSo
         self._pieces: list[bytes | _Value] = list(pieces)
         keys: set[bytes] = set()
         at = 1
         while at < len(pieces):
             key = pieces[at]
-            name = key.decode()
+            name = key.decode(errors="replace")
             if key in keys:
                 raise NotSo
             keys.add(key)
@@ -115,6 +119,8 @@ class Layout:
         # A line break within a record would make two of it; JSON has no other control characters either.
         if np.count_nonzero(np.frombuffer(lines, np.uint8) < ord(" ")) != count - 1 or b"\\" in lines:
             raise NotSo
+        if lines.startswith(codecs.BOM_UTF8):
+            raise NotSo  # the CSV reader would pass it over
         table = csv.read_csv(pa.BufferReader(lines), self._read, self._parse, self._convert)
         if len(table) != count:
             raise NotSo
@@ -224,9 +230,11 @@ class _Cells:
 
 def _instruments(symbol: _Cells, venue: _Cells | None, own: str) -> tuple[list[tuple[str, str]], Ints]:
     symbols, symbol_codes = symbol.distinct()
-    if own or venue is None:
+    if venue is None:
         return [(own, text) for text in symbols], symbol_codes
-    venues, venue_codes = venue.distinct()
+    venues, venue_codes = venue.distinct()  # which must be text, though it does not count beside our own
+    if own:
+        return [(own, text) for text in symbols], symbol_codes
     if len(venues) == 1:
         return [(venues[0], text) for text in symbols], symbol_codes
     pairs, codes = np.unique(venue_codes * len(symbols) + symbol_codes, return_inverse=True)

@@ -29,8 +29,8 @@ class Intake:
     """What a batch of records holds. To iterate is to get it by instrument.
 
     Where the codec can, a large batch is read as columns (`streams.bars.sheet`), and a smaller one, or one with
-    a record that does not fit, in runs of records of one trade each, of which what is left to check and to
-    convert is done an instrument at a time.
+    a record that does not fit, in runs of records of one trade each. What is left to check and to convert of
+    these is done of all at once, or of each instrument where one of them is no good trade.
     """
 
     def __init__(self, records: Sequence[Record], codec: Codec, intervals_ns: Sequence[int]) -> None:

@@ -122,8 +122,18 @@ def no_fence() -> None:
             await asyncio.sleep(2)
 
     def hasty(role: composition.BarsRole, ticks: frozenset[str]) -> None:
-        # Early bars are harmless but for who publishes them: they need not wait until all has been read.
-        role.pipeline._caught_up = lambda tp, offset: True
+        # Early bars are harmless but for who publishes them: they need not wait until all has been read, nor for
+        # their second. An owner that wakes up may have been told that it is none before its clock strikes.
+        pipeline = role.pipeline
+        pipeline._caught_up = lambda tp, offset: True
+        release = pipeline.release
+
+        async def at_last() -> None:
+            await pipeline.publish_idle()
+            await pipeline.checkpoint()
+            await release()
+
+        pipeline.release = at_last  # type: ignore[method-assign]
 
     composition.FencedProducer = Plain  # type: ignore[misc,assignment]
     Consumer.getmany = drowsy  # type: ignore[method-assign]

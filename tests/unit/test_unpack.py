@@ -5,12 +5,13 @@ from itertools import islice
 
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, FetchResult, PartitionRecords
+from aiokafka.consumer.subscription_state import Assignment
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.unpack import unpack
@@ -34,8 +35,16 @@ def based(batch: bytes, base: int) -> bytes:
 
 
 def abort_marker(base: int, producer: int) -> bytes:
+    return marker(base, producer, 0)
+
+
+def commit_marker(base: int, producer: int) -> bytes:
+    return marker(base, producer, 1)
+
+
+def marker(base: int, producer: int, kind: int) -> bytes:
     builder = DefaultRecordBatchBuilder(2, NONE, True, producer, 0, 0, 1 << 20)
-    builder.append(0, 1_723_161_600_000, struct.pack(">hh", 0, 0), b"\0\0\0\0\0\0", [])
+    builder.append(0, 1_723_161_600_000, struct.pack(">hh", 0, kind), b"\0\0\0\0\0\0", [])
     batch = bytearray(builder.build())
     attributes = struct.unpack_from(">h", batch, 21)[0] | 0x20
     struct.pack_into(">h", batch, 21, attributes)
@@ -134,6 +143,7 @@ def test_a_broken_batch_is_an_error() -> None:
         list(result._partition_records)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 5), st.integers(1, 6), st.sampled_from([NONE, LZ4])), min_size=1, max_size=5
@@ -163,3 +173,107 @@ def test_what_is_left_off_is_gone_on_with() -> None:
 @pytest.mark.parametrize("other", [None, "an error that was fetched"])
 def test_what_holds_no_records_is_left_alone(other) -> None:
     unpack(other)
+
+
+@st.composite
+def transactions(draw) -> tuple[bytes, list[tuple[int, int]]]:
+    """What producers wrote in turns, and what a broker tells of those transactions that were taken back."""
+    data, base = b"", 0
+    begun: dict[int, int] = {}
+    aborted = []
+    for producer, count, ends, committed, compression in draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from([-1, 7, 8, 9]),
+                st.integers(0, 3),
+                st.booleans(),
+                st.booleans(),
+                st.sampled_from([NONE, NONE, GZIP]),
+            ),
+            max_size=12,
+        )
+    ):
+        if count:
+            data += packed(
+                base, count, producer=producer, transactional=producer > 0, compression=compression
+            )
+            if producer > 0:
+                begun.setdefault(producer, base)
+            base += count
+        if ends and producer > 0:
+            data += (commit_marker if committed else abort_marker)(base, producer)
+            first = begun.pop(producer, None)
+            if not committed and first is not None:
+                aborted.append((producer, first))
+            base += 1
+    return data, aborted
+
+
+@settings(deadline=None)
+@given(transactions(), st.sampled_from([READ_COMMITTED, READ_UNCOMMITTED]), st.integers(0, 9))
+def test_any_transactions_from_any_position(log, isolation, start) -> None:
+    data, aborted = log
+    assert_same(data, start=start, isolation=isolation, aborted=aborted)
+
+
+def test_what_the_broker_dates_has_its_date() -> None:
+    batch = bytearray(packed(0, 3))
+    struct.pack_into(">h", batch, 21, 0x08)
+    struct.pack_into(">q", batch, 35, 1_800_000_000_000)
+    struct.pack_into(">I", batch, 17, crc_of(bytes(batch[21:])))
+    assert {record[1] for record in assert_same(bytes(batch))} == {1_800_000_000_000}
+
+
+def test_records_with_nothing_in_them() -> None:
+    builder = DefaultRecordBatchBuilder(2, NONE, 0, -1, -1, -1, 1 << 20)
+    builder.append(0, 0, None, None, [])
+    builder.append(1, 0, b"", b"", [("", b""), ("none", None)])
+    assert [record[2:] for record in assert_same(bytes(builder.build()))] == [
+        (None, None, ()),
+        (b"", b"", (("", b""), ("none", None))),
+    ]
+
+
+async def taken(data: bytes, *most: int | None, start: int = 0, ours: bool) -> list[object]:
+    """What a consumer gets that takes so many records at a time, and its position after each time."""
+    assignment = Assignment([TP])
+    state = assignment.state_value(TP)
+    state.seek(start)
+    records = PartitionRecords(TP, MemoryRecords(data), None, start, None, None, True, READ_COMMITTED)
+    result = FetchResult(TP, assignment=assignment, partition_records=records, backoff=0)
+    found: list[object] = []
+    for count in most:
+        if ours:
+            unpack(result)
+        if not result.has_more():
+            break
+        try:
+            found.append(([record.offset for record in result.getall(count)], state.position))
+        except CorruptRecordException:
+            found.append(("corrupt", state.position))
+    return found
+
+
+BROKEN = packed(3, 3)[:-3] + b"???"
+
+
+@pytest.mark.parametrize("data", [BROKEN + packed(6, 3), packed(0, 3) + BROKEN + packed(6, 3)])
+@pytest.mark.parametrize("start", [0, 3])
+async def test_what_is_behind_a_broken_batch_is_not_taken(data, start) -> None:
+    theirs = await taken(data, None, None, None, start=start, ours=False)
+    assert theirs[0] == ("corrupt", start)
+    assert await taken(data, None, None, None, start=start, ours=True) == theirs
+
+
+async def test_a_consumer_that_takes_all_is_where_the_fetch_ends() -> None:
+    data = packed(0, 4) + packed(4, 6, gaps={5}) + commit_marker(10, 7)
+    assert await taken(data, None, ours=True) == await taken(data, None, ours=False)
+    assert (await taken(data, None, ours=True))[0][1] == 11
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 8])
+async def test_a_consumer_that_takes_a_few_at_a_time_gets_each_once(most) -> None:
+    data = packed(0, 4) + packed(4, 4) + commit_marker(8, 7)
+    found = await taken(data, *[most] * 20, ours=True)
+    assert [offset for offsets, _ in found for offset in offsets] == list(range(8))
+    assert found[-1][1] == 9

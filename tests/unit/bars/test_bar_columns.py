@@ -12,7 +12,7 @@ from unittest import mock
 import msgspec
 import pytest
 from barlog import SECOND, T0, Reader, Rec, batches, spec
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import TENTH, durations
 
@@ -20,7 +20,7 @@ from schemas.checks import MAX_COUNT, MAX_NS, MIN_NS
 from schemas.codecs.tidegate import TidegateCodec
 from schemas.fixed import TURNOVER_SCALE, render
 from schemas.replay import REPLAY_HEADER, Replay, encode_replay
-from streams.bars import intake, memory
+from streams.bars import intake, memory, seen
 from streams.bars.engine import BarEngine
 from streams.bars.sheet import Sheet
 from streams.bars.types import BarSpec, BarType, Late
@@ -32,7 +32,7 @@ LARGEST = "9223372036.854775807"
 @pytest.fixture(autouse=True, scope="module")
 def short_memory():
     """Forgetting happens in logs as short as these, too."""
-    with mock.patch.object(memory, "_ROOM", 1):
+    with mock.patch.object(memory, "_ROOM", 1), mock.patch.object(seen, "_ROOM", 1):
         yield
 
 
@@ -300,6 +300,7 @@ cuts = st.lists(st.integers(0, 20), max_size=6)
 venues = st.sampled_from(["", "", "X"])
 
 
+@settings(deadline=None)
 @given(specs, logs(), cuts, venues, st.integers(-1, 5), st.booleans())
 def test_columns_and_runs_give_what_one_by_one_gives(a_spec, log, sizes, venue, restart, told) -> None:
     assert_all_the_same(a_spec, log, sizes, venue=venue, restart=restart, told=told)
@@ -308,6 +309,7 @@ def test_columns_and_runs_give_what_one_by_one_gives(a_spec, log, sizes, venue, 
 calm_shapes = shapes.map(lambda shape: replace(shape, odd=0))
 
 
+@settings(deadline=None)
 @given(
     specs, calm_shapes, st.lists(st.binary(min_size=12, max_size=12), min_size=1, max_size=40), cuts, venues
 )
@@ -317,6 +319,7 @@ def test_every_batch_of_a_calm_log_is_read_as_columns(a_spec, shape, choices, si
     assert made == [len(batch) for batch in batches(log, sizes) if batch]
 
 
+@settings(deadline=None)
 @given(specs, logs(), cuts, cuts)
 def test_what_a_restart_reads_does_not_depend_on_how_the_rows_were_made(a_spec, log, sizes, later) -> None:
     half = len(log) // 2
@@ -427,6 +430,18 @@ def test_copies_in_a_batch_of_columns_meet_the_same_memory(dedupe_ns) -> None:
     assert assert_all_the_same(a_spec, log, [3, 4]) == [3, 4, 4]
 
 
+def test_a_tick_behind_the_watermark_is_remembered_as_of_the_watermark() -> None:
+    a_spec = spec("1s", "10s", grace_ns=5 * SECOND, dedupe_ns=2 * SECOND, max_future_ns=CENTURIES)
+    for ids in ([1, 2, 3, 2, 4], ["1", "2", "3", "2", "4"], [3, 2, 1, 2, 4]):
+        log = records(
+            *(value(ts_ns=T0 + at * SECOND, trade_id=i) for at, i in zip([4, 1, 2, 5, 6], ids, strict=True))
+        )
+        for restart in (-1, 2):
+            assert assert_all_the_same(a_spec, log, [1, 2], restart=restart) == [1, 2, 2]
+        counts = [counts.duplicates for _, _, counts, _ in outcome("columns", a_spec, log, [1, 2])[:-1]]
+        assert counts == [0, 0, 1]
+
+
 def test_of_equal_times_the_first_to_come_opens_and_the_last_closes() -> None:
     log = records(
         *(
@@ -475,6 +490,7 @@ units = st.one_of(
 small_units = st.one_of(st.integers(0, 2**58), st.sampled_from([0, 1, 2**21 - 1, 2**42 - 1]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(units, small_units, st.sampled_from(["buy", "sell"])), min_size=1, max_size=12))
 @example([(2**63 - 1, 2**58, "buy")] * 16)
 @example([(2**63 - 1, 2**58, "sell")] * 16)

@@ -1,13 +1,15 @@
 """Records that are read as columns: exactly what the JSON decoder reads, or not at all."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_tick_agreement import ticks
 
 from schemas.codecs import get_codec
-from schemas.codecs.layout import UNIT, Layout, NotSo
+from schemas.codecs.layout import UNIT, Columns, Layout, NotSo
 from schemas.errors import BadTick
 from schemas.trade import Trade
 
@@ -31,7 +33,10 @@ def record(**fields: object) -> bytes:
 
 def read(records: list[bytes], layout: Layout | None = None) -> list[Trade]:
     """As columns, made into trades again. Raises NotSo."""
-    columns = (layout or Layout(records[0])).columns(records, "")
+    return trades_of((layout or Layout(records[0])).columns(records, ""))
+
+
+def trades_of(columns: Columns) -> list[Trade]:
     count = len(columns.code)
     ids = [None] * count if columns.trade_id is None else list(columns.trade_id)
     return [
@@ -50,8 +55,8 @@ def read(records: list[bytes], layout: Layout | None = None) -> list[Trade]:
     ]
 
 
-def decoded(records: list[bytes]) -> list[Trade]:
-    codec = get_codec("tidegate", "")
+def decoded(records: list[bytes], venue: str = "") -> list[Trade]:
+    codec = get_codec("tidegate", venue)
     return [trade for value in records for trade in codec.decode(value)]
 
 
@@ -209,3 +214,126 @@ def test_a_record_that_was_tampered_with_is_read_as_the_decoder_does_or_not_at_a
         assert get_codec("tidegate", "").read_columns(records) is None
     else:
         assert found == expected
+
+
+def assert_read_as_decoded_or_not_at_all(records: list[bytes], known: bytes, venue: str = "") -> None:
+    codec = get_codec("tidegate", venue)
+    codec.read_columns([known])
+    columns = codec.read_columns(records)
+    if columns is not None:
+        assert trades_of(columns) == decoded(records, venue)
+
+
+WRONG = [b"", b"0", b".", b"-", b'"', b" ", b"\x7f", b"\xff"]
+
+
+@pytest.mark.parametrize("venue", ["", "X"])
+def test_a_record_with_any_byte_gone_wrong_is_read_as_the_decoder_does_or_not_at_all(venue) -> None:
+    good = record()
+    layout = Layout(good)
+    for at in range(len(good)):
+        for byte in WRONG:
+            records = [good, good[:at] + byte + good[at + 1 :]]
+            with suppress(NotSo):
+                layout.columns(records, venue)
+                assert_read_as_decoded_or_not_at_all(records, good, venue)
+
+
+@pytest.mark.parametrize("venue", ["", "X"])
+@given(ticks, ticks)
+def test_any_json_is_read_as_the_decoder_does_or_not_at_all(venue, value, other) -> None:
+    assert_read_as_decoded_or_not_at_all([value], value, venue)
+    assert_read_as_decoded_or_not_at_all([value], other, venue)
+    assert_read_as_decoded_or_not_at_all([value, other], value, venue)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\xfe\xff", b" ", b"\t", b"\r", b"\0", b"\x1e"])
+def test_what_stands_before_a_record_is_not_passed_over(at, before) -> None:
+    records = [record(), record()]
+    records[at] = before + records[at]
+    assert_read_as_decoded_or_not_at_all(records, record())
+
+
+@pytest.mark.parametrize("field", ["symbol", "venue", "side", "trade_id", "unknown"])
+@pytest.mark.parametrize(
+    "text", [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc3"], ids=repr
+)
+@pytest.mark.parametrize("venue", ["", "X"])
+def test_what_is_no_utf8_is_left_to_the_decoder(field, text, venue) -> None:
+    good = record(**{field: "ok" if field != "side" else "buy"})
+    wrong = good.replace(b'"ok"' if field != "side" else b'"buy"', b'"' + text + b'"')
+    assert_read_as_decoded_or_not_at_all([wrong], good, venue)
+    assert_read_as_decoded_or_not_at_all([wrong], wrong, venue)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("venue", "X"), ("trade_id", "7"), ("trade_id", 7), ("side", "sell"), ("count", 7), ("recv_ns", 10**18)],
+)
+@pytest.mark.parametrize(
+    "nested",
+    [lambda name, value: {name: value, "y": None}, lambda name, value: [{"y": "z", name: value, "x": 1}]],
+    ids=["object", "list"],
+)
+def test_what_is_deeper_in_a_record_is_not_its_own(name, value, nested) -> None:
+    inner = nested(name, value)
+    for fields in ({name: ..., "more": inner}, {"more": inner}):
+        good = record(**fields)
+        assert_read_as_decoded_or_not_at_all([good, good], good)
+
+
+@pytest.mark.parametrize(
+    "price", ["9223372036.854775807", "1.123456789000", "0", "0.0", "0.000000001", "9999999999", "0" * 19]
+)
+def test_numbers_at_the_limits_are_exact_or_left_to_the_decoder(price) -> None:
+    for records in ([record(price=price)], [record(size=price)], [record(), record(price=price, size=price)]):
+        assert_read_as_decoded_or_not_at_all(records, record())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"symbol": "Ä☃𝄞"},
+        {"symbol": "a" * 128},
+        {"symbol": "a" * 129},
+        {"symbol": "a|b"},
+        {"symbol": ""},
+        {"symbol": "a\x7f"},
+        {"venue": ""},
+        {"venue": "a:b"},
+        {"venue": "a" * 65},
+        {"ts_ns": 10**17 - 1},
+        {"ts_ns": 2**63 - 1},
+        {"ts_ns": 2**63},
+        {"recv_ns": 10**17 - 1},
+        {"recv_ns": 2**63},
+        {"count": 0},
+        {"count": 2**31 - 1},
+        {"count": 2**31},
+        {"trade_id": 2**63},
+        {"trade_id": 2**64},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("venue", ["", "X"])
+def test_what_the_decoder_refuses_is_not_read(fields, venue) -> None:
+    assert_read_as_decoded_or_not_at_all([record(**fields)], record(), venue)
+    assert_read_as_decoded_or_not_at_all([record(), record(**fields)], record(), venue)
+
+
+@pytest.mark.parametrize("text", ["", "1", "a" * 128, "a" * 129, "é" * 128, "a\x7fb", "☃"])
+def test_ids_that_are_text_are_those_that_the_decoder_reads(text) -> None:
+    assert_read_as_decoded_or_not_at_all([record(trade_id="1"), record(trade_id=text)], record(trade_id="1"))
+
+
+def test_a_layout_is_learnt_anew_where_the_producer_writes_otherwise() -> None:
+    codec = get_codec("tidegate", "")
+    turned = json.dumps(dict(reversed(TICK.items())), separators=(", ", ": ")).encode()
+    for records in ([record(), record()], [turned, turned], [record(side=...)], [record()]):
+        columns = codec.read_columns(records)
+        assert columns is not None
+        assert trades_of(columns) == decoded(records)
+    assert codec.read_columns([record(), turned]) is None
+    assert codec.read_columns([turned, record()]) is None
+    assert codec.read_columns([turned, turned]) is not None
