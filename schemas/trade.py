@@ -37,9 +37,6 @@ class Trades(msgspec.Struct):
     count: list[int]
     recv_ns: list[int | None]
 
-    def __len__(self) -> int:
-        return len(self.ts_ns)
-
     @classmethod
     def of(cls, trades: Sequence[Trade]) -> Trades:
         """These, less the names of their instruments."""
