@@ -4,7 +4,7 @@ import struct
 from itertools import islice
 
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import Assignment
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -170,9 +170,30 @@ def test_what_is_left_off_is_gone_on_with() -> None:
     assert [record.offset for record in ours] == [3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize("other", [None, "an error that was fetched"])
-def test_what_holds_no_records_is_left_alone(other) -> None:
-    unpack(other)
+def test_what_was_taken_already_stays_taken() -> None:
+    result = object.__new__(FetchResult)
+    result._partition_records = None
+    unpack(result)
+    assert result._partition_records is None
+
+
+def test_what_is_being_read_is_not_wrapped_again() -> None:
+    result = object.__new__(FetchResult)
+    result._partition_records = PartitionRecords(
+        TP, MemoryRecords(packed(0, 4)), None, 0, None, None, True, READ_UNCOMMITTED
+    )
+    unpack(result)
+    ours = result._partition_records
+    unpack(result)
+    assert result._partition_records is ours
+    assert [record.offset for record in ours] == [0, 1, 2, 3]
+
+
+def test_an_error_that_was_fetched_is_raised_as_before() -> None:
+    failed = FetchError(error=CorruptRecordException("broken"), backoff=0)
+    unpack(failed)
+    with pytest.raises(CorruptRecordException, match="broken"):
+        failed.check_raise()
 
 
 @st.composite
