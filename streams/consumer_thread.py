@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 #: How long a fetch may wait at the broker for data: with one fetch in flight per broker this bounds
 #: how long a resumed partition waits behind idle ones. Faust's 1.5 s is hard-coded.
 FETCH_MAX_WAIT_MS = 50
+
+#: While records flow, the broker waits so long for so many bytes: each batch costs something, and at tens of thousands
+#: of ticks a second a fetch that takes what there is would bring a handful. What has piled up is sent at once.
+GATHER_MS, GATHER_BYTES = 10, 64 << 10
 
 #: How long aiokafka waits before it tries again what failed.
 RETRY_BACKOFF_MS = 250
@@ -57,6 +62,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     consumer: Consumer
     _committing: asyncio.Future[bool] | None = None
+    _got_some_at = -inf
     logger = logging.getLogger("faust.transport.tidegate")  # mode would take this module's
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
@@ -121,7 +127,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 await self._leap(consumer, tp, offset)
         finally:
             self.consumer.taking = False
+        self._gather(consumer._fetcher, bool(records))
         return Fetch(records, {tp: epochs[tp] for tp in records})
+
+    def _gather(self, fetcher: Any, got_some: bool) -> None:
+        """Let the broker gather records while they flow; the first one after a pause comes at once."""
+        now = monotonic()
+        if got_some:
+            self._got_some_at = now
+        flowing = now - self._got_some_at < FETCH_MAX_WAIT_MS / 1000
+        fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = (
+            (GATHER_MS, GATHER_BYTES) if flowing else (FETCH_MAX_WAIT_MS, 1)
+        )
 
     async def _leap(self, consumer: aiokafka.AIOKafkaConsumer, tp: Any, offset: int) -> None:
         """Go on where the log does, if those who want its records can do without those that are gone."""

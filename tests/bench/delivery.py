@@ -51,7 +51,7 @@ ISOLATIONS = ("read_uncommitted", "read_committed")
 TARGET = "target: p99 below 50 ms at 50,000 ticks/s, read_uncommitted"
 
 #: Seconds at the beginning that are not counted.
-WARM_UP_S = 3
+WARM_UP_S = 15
 
 #: Of the rate that was asked for: less is no measurement of it.
 REACHED = 0.98
@@ -278,7 +278,7 @@ def _options() -> argparse.Namespace:
         "--checkpoint", nargs="+", default=["1s", "100ms"], help="intervals to measure (%(default)s)"
     )
     parser.add_argument("--rate", type=int, default=50_000, help="ticks a second (%(default)s)")
-    parser.add_argument("--seconds", type=int, default=20, help="how long they flow (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=40, help="how long they flow (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
+import random
 import socket
 import time
 import warnings
@@ -56,11 +58,21 @@ def forgo_ryuk_where_it_cannot_be_had() -> None:
         client.close()
 
 
+#: Below those that systems give to outgoing connections. One of these may be somebody's by the time a server binds it;
+#: and who tries again and again to reach a server that is down may get connected to itself, and keep it from its port.
+_PORTS = range(20_000, 32_000)
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
+    """A loopback TCP port that nobody listens on; never the same twice."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            if port not in _given:
+                sock.bind((HOST, port))
+                _given.add(port)
+                return port
 
 
 class PinnedPortContainer(DockerContainer):
