@@ -23,6 +23,7 @@ from streams.broker import check_topics, confluent_config
 from streams.fenced import FencedProducer
 from streams.flow.controller import RateController
 from streams.flow.feedback import FeedbackPublisher
+from streams.flow.policy import policy_of
 from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.gaps import TickGaps, bars_gap
@@ -85,16 +86,16 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
     )
     throttle = Throttle(
         valve,
-        RateController(settings.feedback_ttl / 1e9),
+        RateController(policy_of(settings), settings.feedback_ttl / 1e9),
         producer,
         topics.rate,
         provider=settings.group,
     )
     app.transport.raw_topics = tick_names
     app.transport.on_batch = pipeline.read_ahead
-    app.transport.is_open = lambda tp: (
-        tp.topic not in tick_names or (valve.is_open(tp.partition) and pipeline.is_ready(tp))
-    )
+    app.transport.is_open = lambda tp: tp.topic not in tick_names or pipeline.is_ready(tp)
+    app.transport.allowance = lambda tp: valve.allowance(tp) if tp.topic in tick_names else None
+    app.transport.on_taken = valve.took
     app.transport.start_of = lambda tp: None if (at := pipeline.position(tp)) < 0 else at + 1
     app.transport.on_gap = TickGaps(settings.ticks).leap
     pipeline.on_lost = lambda partition: app.give_up(TP(name, partition) for name in tick_names)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 #: how long a resumed partition waits behind idle ones. Faust's 1.5 s is hard-coded.
 FETCH_MAX_WAIT_MS = 50
 
-#: While records flow, the broker waits so long for so many bytes: each batch costs something, and at tens of thousands
-#: of ticks a second a fetch that takes what there is would bring a handful. What has piled up is sent at once.
+#: While records flow, the broker waits so long for so many bytes: each batch costs something, and at tens of
+#: thousands of ticks a second a fetch that takes what there is would bring a handful. A backlog is sent at once.
 GATHER_MS, GATHER_BYTES = 10, 64 << 10
 
 #: How long aiokafka waits before it tries again what failed.
@@ -92,7 +92,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                     raise ConsumerStoppedError
                 if not subscriptions.reassignment_in_progress:
                     wanted = self.consumer.wanted(subscriptions.subscription.assignment)
-                    # aiokafka takes an empty set for "all partitions".
                     if wanted and (fetch := await self._take(consumer, wanted)).records:
                         return fetch
                 remaining = deadline - monotonic()
@@ -106,29 +105,45 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                     waiter.cancel()
         return Fetch({}, {})
 
-    async def _take(self, consumer: aiokafka.AIOKafkaConsumer, wanted: set[TP]) -> Fetch:
+    async def _take(self, consumer: aiokafka.AIOKafkaConsumer, wanted: Mapping[TP, int | None]) -> Fetch:
         """Take what is buffered and move positions past it; nothing else runs in this thread meanwhile."""
         epochs, taken = self.consumer.seek_epochs, self.consumer.taken
         self.consumer.taking = True
         for tp in wanted:
             if tp.topic in self.consumer.transport.raw_topics:
                 unpack(consumer._fetcher._records.get(tp))
+        records: dict[TP, list[Any]] = {}
         try:
-            records = await consumer._fetcher.fetched_records(
-                wanted, timeout=0, max_records=consumer._max_poll_records
-            )
-            for tp, of_partition in records.items():
-                taken[TP(tp.topic, tp.partition)] = of_partition[-1].offset
+            # aiokafka takes an empty set for "all partitions".
+            if unlimited := {tp for tp, room in wanted.items() if room is None}:
+                records |= await consumer._fetcher.fetched_records(
+                    unlimited, timeout=0, max_records=consumer._max_poll_records
+                )
+            for tp, room in wanted.items():
+                if room is not None:
+                    records |= await consumer._fetcher.fetched_records({tp}, timeout=0, max_records=room)
         except NoOffsetForPartitionError:
-            records = {}  # told of a partition that has been sought since
+            pass  # told of a partition that has been sought since
         except OffsetOutOfRangeError as exc:
-            records = {}
             for tp, offset in exc.args[0].items():
                 await self._leap(consumer, tp, offset)
         finally:
+            for tp, of_partition in records.items():
+                taken[TP(tp.topic, tp.partition)] = of_partition[-1].offset
             self.consumer.taking = False
+        self._tell(consumer, records)
         self._gather(consumer._fetcher, bool(records))
         return Fetch(records, {tp: epochs[tp] for tp in records})
+
+    def _tell(self, consumer: aiokafka.AIOKafkaConsumer, records: Mapping[TP, list[Any]]) -> None:
+        """Say of each partition of a batch topic what was taken of it, and where its log ends."""
+        transport, assignment = self.consumer.transport, consumer._subscription.subscription.assignment
+        if assignment is None:
+            return
+        for tp in assignment.tps:
+            state = assignment.state_value(tp)
+            if tp.topic in transport.batch_topics and state._position is not None and state.lso is not None:
+                transport.on_taken(TP(*tp), len(records.get(tp, ())), state.lso, state._position)
 
     def _gather(self, fetcher: Any, got_some: bool) -> None:
         """Let the broker gather records while they flow; the first one after a pause comes at once."""

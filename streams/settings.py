@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -18,10 +20,12 @@ from pydantic_settings import (
 
 from schemas.codecs import FEEDS
 from schemas.errors import ConfigError
+from schemas.feedback import Level
 from streams.bars.types import BarSpec, BarType, Late
 from streams.durations import DurationNs, DurationNsOrOff
 from streams.flow.pressure import Thresholds
 
+_Scale = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Role = Literal["bars", "store"]
 ROLES: tuple[Role, ...] = ("bars", "store")
 
@@ -96,6 +100,15 @@ class Settings(BaseSettings):
     soft: float = 0.5
     hard: float = 0.8
     hysteresis: float = 0.1
+    policy: str = Field(
+        "step",
+        description="from pressure to consumption: step, linear, aimd, drain, or MODULE:CLASS of your own",
+    )
+    scale_ok: _Scale = Field(
+        1.0, description="what share is consumed under step; also MDP_FB_SCALE_OK, and so on"
+    )
+    scale_soft: _Scale = 0.5
+    scale_hard: _Scale = Field(0.0, description="under every policy, while the store can take no more")
     heartbeat: DurationNs = Field(10**9, gt=0, description="how often feedback is repeated")
     feedback_ttl: DurationNs = Field(10 * 10**9, gt=0, description="after this a silent store counts no more")
     delivery: Literal["at_least_once", "exactly_once"] = Field(
@@ -134,6 +147,11 @@ class Settings(BaseSettings):
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("ssl_keyfile needs ssl_certfile")
         _ = self.thresholds
+        if not self.scale_ok >= self.scale_soft >= self.scale_hard:
+            raise ValueError(
+                f"scales must not rise with the pressure, got scale_ok={self.scale_ok:g}, "
+                f"scale_soft={self.scale_soft:g}, scale_hard={self.scale_hard:g}"
+            )
         return self
 
     def tick_topic(self, name: str) -> TickTopic | None:
@@ -144,6 +162,11 @@ class Settings(BaseSettings):
     def thresholds(self) -> Thresholds:
         """Where the store's queue is soft and hard."""
         return Thresholds(self.soft, self.hard, self.hysteresis)
+
+    @property
+    def scales(self) -> Mapping[Level, float]:
+        """What share of the unhindered consumption each level leaves."""
+        return {Level.ok: self.scale_ok, Level.soft: self.scale_soft, Level.hard: self.scale_hard}
 
     @property
     def transaction_s(self) -> float:
@@ -159,7 +182,18 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_file)
+        ecosystem = _EcosystemSource(settings_cls)
+        return init_settings, env_settings, ecosystem, TomlConfigSettingsSource(settings_cls, _config_file)
+
+
+class _EcosystemSource(EnvSettingsSource):
+    """Variables under which those know a setting who come from market-data-pipeline; TIDEGATE_* go first."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls, env_prefix="MDP_FB_")
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__call__().items() if name.startswith("scale_")}
 
 
 _config_file: Path | None = None

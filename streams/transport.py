@@ -96,20 +96,22 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Make the fetch in progress look again at which partitions are wanted."""
         self._thread.wake()
 
-    def wanted(self, assignment: Any) -> set[TP]:
-        """The partitions to fetch from now. Called in the consumer's thread."""
+    def wanted(self, assignment: Any) -> dict[TP, int | None]:
+        """The partitions to take records of now, and how many; None is any number. From the consumer's thread."""
         if self._seeks:
             # The ledger forgets all of a partition when its seek is done.
-            return set()
+            return {}
         batch_topics = self.transport.batch_topics
         is_open, has_room = self.transport.is_open, self.ledger.has_room
         # Faust resumes the flow too early when one rebalance follows another.
         batches = assignment is self.sought and not self.transport.draining
-        return {
-            tp
-            for tp in self._active_partitions.copy()
-            if tp.topic not in batch_topics or (batches and is_open(tp) and has_room(tp))
-        }
+        wanted: dict[TP, int | None] = {}
+        for tp in self._active_partitions.copy():
+            if tp.topic not in batch_topics:
+                wanted[tp] = None
+            elif batches and is_open(tp) and has_room(tp) and (room := self.transport.allowance(tp)) != 0:
+                wanted[tp] = room
+        return wanted
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Yield what one fetch brought: batches of batch topics, single records of the others."""
@@ -256,6 +258,10 @@ class Transport(driver.Transport):  # type: ignore[misc]
     on_batch: Callable[[Batch], None] = staticmethod(lambda batch: None)
     #: Whether a partition of a batch topic may be fetched now. Called in the consumer's thread.
     is_open: Callable[[TP], bool] = staticmethod(lambda tp: True)
+    #: How many records of such a partition may be taken now; None is any number. From the consumer's thread, too.
+    allowance: Callable[[TP], int | None] = staticmethod(lambda tp: None)
+    #: Called there with how many records were taken, where the log ends as far as is known, and the position.
+    on_taken: Callable[[TP, int, int, int], None] = staticmethod(lambda tp, records, end, position: None)
     #: Batches of one partition that may wait to be worked on.
     max_waiting: int = 4
     #: Whether records of transactions that are not committed are read: "read_committed" or "read_uncommitted".

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from schemas.feedback import Feedback, Level
-
-#: Fraction of the unthrottled consumption at each level.
-SCALES = {Level.ok: 1.0, Level.soft: 0.5, Level.hard: 0.0}
+from streams.flow.policy import Policy
 
 _SEVERITY = {Level.ok: 0, Level.soft: 1, Level.hard: 2}
 
@@ -36,11 +34,15 @@ class RateController:
     A function of the set of latest feedback: duplicates and reordering change nothing, because
     feedback that is not newer than what is held (by epoch, then ts, then level) is ignored. A
     coordinator silent for `ttl_s` no longer counts, so no pause outlives the store that asked for it.
+    The worst is the one for which `policy` gives the lowest scale.
     """
 
-    def __init__(self, ttl_s: float = 10.0) -> None:
+    def __init__(self, policy: Policy, ttl_s: float = 10.0) -> None:
         self.ttl_s = ttl_s
+        self._policy = policy
         self._latest: dict[int, dict[str, _Heard]] = {}
+        self._decided: dict[int, tuple[float, float]] = {}
+        """The scale that was decided last, and when."""
 
     def observe(self, feedback: Feedback, now: float) -> bool:
         """Take one feedback event; False if it is out of date. `now` is epoch seconds."""
@@ -55,12 +57,23 @@ class RateController:
 
     def decide(self, partition: int, now: float) -> Decision:
         """The decision for a partition at `now` (epoch seconds), from who is live then."""
-        heard = self._latest.get(partition, {}).values()
-        live = [feedback for feedback, at in heard if at >= now - self.ttl_s]
-        if not live:
-            return Decision(partition, SCALES[Level.ok], Level.ok, None)
-        worst = max(live, key=lambda f: (_SEVERITY[f.level], f.ts, f.coordinator_id))
-        return Decision(partition, SCALES[worst.level], worst.level, worst.coordinator_id)
+        scale, since = self._decided.get(partition, (1.0, now))
+        decision = Decision(partition, 1.0, Level.ok, None)
+        order: tuple[float, ...] = ()
+        for feedback, at in self._latest.get(partition, {}).values():
+            if at < now - self.ttl_s:
+                continue
+            asked = self._asked(feedback, scale, max(0.0, now - since))
+            worse = -asked, _SEVERITY[feedback.level], feedback.ts
+            if (worse, feedback.coordinator_id) > (order, decision.coordinator_id or ""):
+                order = worse
+                decision = Decision(partition, asked, feedback.level, feedback.coordinator_id)
+        self._decided[partition] = decision.scale, now
+        return decision
+
+    def _asked(self, feedback: Feedback, scale: float, elapsed_s: float) -> float:
+        asked = self._policy.scale(feedback, scale, elapsed_s)
+        return 1.0 if asked >= 1 else max(0.0, asked)
 
     def expired(self, now: float) -> list[Feedback]:
         """Forget and return the last words of coordinators that have gone silent."""
@@ -74,6 +87,7 @@ class RateController:
     def forget(self, partition: int) -> None:
         """Drop what is known of a partition that belongs to another worker now."""
         self._latest.pop(partition, None)
+        self._decided.pop(partition, None)
 
 
 def _order(feedback: Feedback) -> tuple[int, float, int]:

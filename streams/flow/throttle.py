@@ -20,10 +20,21 @@ log = structlog.get_logger(__name__)
 
 
 class Held(NamedTuple):
-    """A partition that is held back: why, and since when (epoch seconds)."""
+    """A partition that is held back: why, and since when it is (epoch seconds)."""
 
     decision: Decision
     since: float
+
+
+class _Said(NamedTuple):
+    """What was told last of a partition, and when."""
+
+    scale: float
+    at: float
+
+
+#: A scale that has moved by less, or been told so recently, is not told again; that it is 0, or 1, always is.
+_STEP, _OFTEN_S = 0.05, 1.0
 
 
 class Throttle:
@@ -53,22 +64,30 @@ class Throttle:
         self._provider = provider
         self._clock = clock
         self.held: dict[int, Held] = {}
+        self._said: dict[int, _Said] = {}
 
     async def take(self, batch: Batch) -> None:
         """Take the feedback of one batch."""
         now = self._clock()
+        unreadable: list[tuple[int, BadRecord]] = []
         for record in batch.records:
             try:
                 feedback = decode_feedback(record.value)
                 if feedback.partition != record.partition:
                     raise BadRecord(f"it speaks of partition {feedback.partition}")
             except BadRecord as exc:
-                where = f"{record.topic}[{record.partition}]@{record.offset}"
-                log.warning(
-                    "feedback.unreadable", where=where, error=str(exc), hint="who else writes to this topic?"
-                )
+                unreadable.append((record.offset, exc))
                 continue
             self._controller.observe(feedback, now)
+        if unreadable:
+            offset, error = unreadable[0]
+            log.warning(
+                "feedback.unreadable",
+                where=f"{batch.tp.topic}[{batch.tp.partition}]@{offset}",
+                error=str(error),
+                records=len(unreadable),
+                hint="who else writes to this topic?",
+            )
         batch.ack()
         await self._apply(self._controller.decide(batch.tp.partition, now))
 
@@ -97,39 +116,59 @@ class Throttle:
             self._valve.release(partition)
             self._controller.forget(partition)
             self.held.pop(partition, None)
+            self._said.pop(partition, None)
 
     async def _apply(self, decision: Decision) -> None:
-        partition = decision.partition
-        if partition not in self.owned or not self._valve.set(partition, decision.scale):
+        partition, scale = decision.partition, decision.scale
+        if partition not in self.owned:
             return
+        self._valve.set(partition, scale)
         now = self._clock()
         before = self.held.pop(partition, None)
+        if scale < 1:
+            self.held[partition] = Held(decision, before.since if before else now)
+        said = self._said.get(partition)
+        # What its last owner told does not hold any more, even if nothing is held back now.
+        if said is not None and not _is_news(scale, said, now):
+            return
+        self._said[partition] = _Said(scale, now)
+        if scale < 1 or (said is not None and said.scale < 1):
+            self._log(decision, before, now)
+        adjustment = RateAdjustment(
+            provider=self._provider,
+            scale=scale,
+            reason=decision.reason,
+            ts=now,
+            partition=partition,
+            coordinator_id=decision.coordinator_id,
+            since=self.held[partition].since if scale < 1 else None,
+        )
+        await self._producer.send(
+            self._topic, encode_rate(adjustment), key=str(partition).encode(), partition=partition
+        )
+
+    def _log(self, decision: Decision, before: Held | None, now: float) -> None:
         if decision.scale == 0:
             self.pauses += 1
-        if decision.scale < 1:
-            self.held[partition] = Held(decision, now)
         log.info(
             "partition.paused"
             if decision.scale == 0
             else "partition.slowed"
             if decision.scale < 1
             else "partition.resumed",
-            partition=partition,
-            scale=decision.scale,
+            partition=decision.partition,
+            scale=round(decision.scale, 3),
             reason=decision.reason.value
             if decision.coordinator_id or decision.reason is not Level.ok
             else "silent",
             coordinator=decision.coordinator_id,
             after_s=round(now - before.since, 2) if before is not None else None,
         )
-        adjustment = RateAdjustment(
-            provider=self._provider,
-            scale=decision.scale,
-            reason=decision.reason,
-            ts=now,
-            partition=partition,
-            coordinator_id=decision.coordinator_id,
-        )
-        await self._producer.send(
-            self._topic, encode_rate(adjustment), key=str(partition).encode(), partition=partition
-        )
+
+
+def _is_news(scale: float, said: _Said, now: float) -> bool:
+    if scale == said.scale:
+        return False
+    if scale in (0, 1) or said.scale in (0, 1):
+        return True
+    return abs(scale - said.scale) >= _STEP and now - said.at >= _OFTEN_S

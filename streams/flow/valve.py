@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: A scale between 0 and 1 opens the valve for that fraction of each period.
-PERIOD_S = 0.2
+from streams.flow.share import Share
 
 
 class Valve:
-    """Scales per partition number: 1 is open, 0 is closed, between them it opens part of the time.
+    """Scales per partition number: 1 is open, 0 is closed, between them it lets that share of the flow through.
 
     Nothing but `set` and `release` changes it, so a rebalance or a full buffer cannot undo a pause.
-    Asked from the consumer's thread, set from the event loop.
+    `allowance` and `took` are for the consumer's thread, and are about a partition of a topic; all else is for the
+    event loop.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self._clock = clock
         self._scales: dict[int, float] = {}
+        self._shares: dict[tuple[str, int], Share] = {}
 
     def set(self, partition: int, scale: float) -> bool:
         """Set the scale of a partition; True if that changed it. Beyond 0 and 1 is 0 and 1."""
@@ -45,9 +46,22 @@ class Valve:
         """The partitions that are held back, with their scales."""
         return dict(self._scales)
 
-    def is_open(self, partition: int) -> bool:
-        """Whether the partition may be fetched at this moment."""
-        scale = self._scales.get(partition)
-        if scale is None:
-            return True
-        return scale > 0 and self._clock() % PERIOD_S < scale * PERIOD_S
+    def allowance(self, tp: tuple[str, int]) -> int | None:
+        """How many records may be taken now; None is any number."""
+        return self._share(tp).allowance(self._clock())
+
+    def took(self, tp: tuple[str, int], records: int, end: int, position: int) -> None:
+        """Note what was taken, where the log ended when the broker was last asked, and the position in it."""
+        share, now = self._share(tp), self._clock()
+        share.saw_end(end, position, now)
+        if records:
+            share.took(records, now)
+
+    def _share(self, tp: tuple[str, int]) -> Share:
+        share = self._shares.get(tp)
+        if share is None:
+            share = self._shares[tp] = Share()
+        # The scale is applied here: a share belongs to the consumer's thread.
+        if (scale := self.scale(tp[1])) != share.scale:
+            share.set(scale, self._clock())
+        return share

@@ -93,7 +93,7 @@ def stock_pause() -> None:
             for tp in [tp for tp in consumer.assignment() if tp.topic in ticks]:
                 (consumer.pause_partitions if tp.partition in paused else consumer.resume_partitions)([tp])
 
-        role.app.transport.is_open = lambda tp: True
+        role.app.transport.allowance = lambda tp: None
         role.valve.on_change = sync
 
     Consumer.getmany = stock  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ from schemas.rate import RateAdjustment, decode_rate
 from streams.app import assigned, batch_agent, build_app, every
 from streams.broker import confluent_config
 from streams.flow.controller import RateController
+from streams.flow.policy import policy_of
 from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.producer import BarrierProducer
@@ -76,7 +77,7 @@ async def scene(
     feedback, rate = topics("feedback.v1"), topics("rate.v1")
     app = build_app(settings, "throttle", frozenset({feedback}))
     producer, valve = BarrierProducer(confluent_config(settings)), Valve()
-    throttle = Throttle(valve, RateController(ttl_s), producer, rate, provider="unit")
+    throttle = Throttle(valve, RateController(policy_of(settings), ttl_s), producer, rate, provider="unit")
     batch_agent(app, feedback, name="throttle", handle=throttle.take)
     every(app, 0.1, throttle.refresh, "refresh")
     store = Producer({"bootstrap.servers": topics.bootstrap})

@@ -58,8 +58,9 @@ def forgo_ryuk_where_it_cannot_be_had() -> None:
         client.close()
 
 
-#: Below those that systems give to outgoing connections. One of these may be somebody's by the time a server binds it;
-#: and who tries again and again to reach a server that is down may get connected to itself, and keep it from its port.
+#: Below those that systems give to outgoing connections. One of these may be somebody's by the time a server
+#: binds it; and who tries again and again to reach a server that is down may get connected to itself, and keep it
+#: from its port.
 _PORTS = range(20_000, 32_000)
 _given: set[int] = set()
 

@@ -3,14 +3,19 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.feedback import Feedback, Level
-from streams.flow.controller import SCALES, Decision, RateController
+from streams.flow.controller import Decision, RateController
+from streams.flow.policy import Step
+from streams.settings import load_settings
 
 NOW = 1_000_000.0
 TTL = 10.0
+STEP = Step(load_settings(None))
+SCALES = {Level.ok: 1.0, Level.soft: 0.5, Level.hard: 0.0}
 OPEN = Decision(0, 1.0, Level.ok, None)
 
 
@@ -27,7 +32,7 @@ def said(level: str, *, by: str = "a", ts: float = NOW, epoch: int = 1, partitio
 
 
 def after(*feedback: Feedback, now: float = NOW) -> RateController:
-    controller = RateController(TTL)
+    controller = RateController(STEP, TTL)
     for event in feedback:
         controller.observe(event, now)
     return controller
@@ -40,9 +45,6 @@ def test_without_feedback_nothing_is_held_back() -> None:
 def test_each_level_has_its_scale() -> None:
     for level in Level:
         assert after(said(level)).decide(0, NOW) == Decision(0, SCALES[level], level, "a")
-    assert SCALES[Level.ok] == 1
-    assert 0 < SCALES[Level.soft] < 1
-    assert SCALES[Level.hard] == 0
 
 
 def test_feedback_about_one_partition_does_not_touch_another() -> None:
@@ -92,7 +94,7 @@ def test_a_clock_that_is_ahead_of_ours_does_not_prolong_a_pause() -> None:
 
 
 def test_feedback_that_is_out_of_date_when_it_comes_is_ignored() -> None:
-    controller = RateController(TTL)
+    controller = RateController(STEP, TTL)
     assert not controller.observe(said("hard", ts=NOW - TTL - 0.1), NOW)
     assert controller.decide(0, NOW) == OPEN
     assert controller.observe(said("hard", ts=NOW - TTL), NOW)
@@ -136,3 +138,39 @@ def test_the_decision_is_the_worst_of_the_latest_of_each_live_coordinator(events
         latest[event.coordinator_id] = event.level
     worst = max(latest.values(), key=list(Level).index, default=Level.ok)
     assert after(*events).decide(0, NOW).reason is worst
+
+
+class _Falling:
+    """A tenth less each second."""
+
+    def scale(self, feedback: Feedback, scale: float, elapsed_s: float) -> float:
+        return scale - elapsed_s / 10
+
+
+def test_a_policy_is_told_what_the_scale_was_and_for_how_long() -> None:
+    controller = RateController(_Falling(), TTL)
+    controller.observe(said("ok"), NOW)
+    scales = [controller.decide(0, NOW + second).scale for second in (0, 1, 1, 3, 2, 10)]
+    assert scales == pytest.approx([1, 0.9, 0.9, 0.7, 0.7, 0]), "a clock that is set back lets no time pass"
+    assert controller.decide(0, NOW + TTL + 1).scale == 1
+
+
+@given(st.lists(feedback, max_size=12), st.floats(0, TTL))
+def test_every_pause_ends_when_feedback_goes_quiet(events: list[Feedback], silent_s: float) -> None:
+    controller = after(*events)
+    for partition in (0, 1):
+        controller.decide(partition, NOW + silent_s)
+        assert controller.decide(partition, NOW + TTL + 5.1).scale == 1
+
+
+@given(st.lists(feedback, max_size=12))
+def test_expiry_tells_of_each_silent_coordinator_once(events: list[Feedback]) -> None:
+    controller = after(*events)
+    later = NOW + TTL + 5.1
+    gone = [(f.partition, f.coordinator_id) for f in controller.expired(later)]
+    assert (
+        len(gone)
+        == len(set(gone))
+        == len({(f.partition, f.coordinator_id) for f in events if f.ts >= NOW - TTL})
+    )
+    assert controller.expired(later) == []

@@ -8,6 +8,8 @@ from typing import Any, cast
 from schemas.feedback import Feedback, Level, decode_feedback
 from streams.flow.controller import RateController
 from streams.flow.feedback import FeedbackPublisher
+from streams.flow.policy import Step
+from streams.settings import load_settings
 
 
 class Queue:
@@ -71,7 +73,7 @@ async def test_the_last_word_is_later_than_those_before_it_whatever_the_clock_sa
 
 
 async def test_a_good_bye_takes_back_what_its_sender_asked_for_and_nothing_else() -> None:
-    controller, now = RateController(600.0), time.time()
+    controller, now = RateController(Step(load_settings(None)), 600.0), time.time()
     old, new = Topic(), Topic()
     leaving, staying = publisher(old, "old"), publisher(new, "new")
     for at in (leaving, staying):

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from streams.flow.valve import PERIOD_S, Valve
+from streams.flow.valve import Valve
+
+LOG = ("ticks", 1)
 
 
 class Clock:
@@ -12,35 +14,54 @@ class Clock:
         return self.now
 
 
-def share_open(valve: Valve, clock: Clock, partition: int = 0, steps: int = 1000) -> float:
-    """The fraction of one period during which the partition is open."""
-    start, opened = clock.now, 0
-    for i in range(steps):
-        clock.now = start + PERIOD_S * i / steps
-        opened += valve.is_open(partition)
-    return opened / steps
-
-
 def test_a_valve_is_open_until_it_is_told_otherwise() -> None:
     valve = Valve()
-    assert valve.is_open(7)
+    assert valve.allowance(LOG) is None
     assert valve.scale(7) == 1
     assert valve.paused() == {}
 
 
 def test_a_closed_valve_is_closed_at_every_moment() -> None:
     valve = Valve(clock := Clock())
-    valve.set(0, 0)
-    assert share_open(valve, clock) == 0
-    assert valve.is_open(1)
+    valve.set(1, 0)
+    for clock.now in (0.0, 1.0, 3600.0):
+        assert valve.allowance(LOG) == 0
+    assert valve.allowance(("ticks", 0)) is None
 
 
-@pytest.mark.parametrize("scale", [0.1, 0.5, 0.9])
-def test_a_scale_opens_the_valve_for_that_fraction_of_the_time(scale: float) -> None:
+def test_a_scale_lets_its_share_of_the_flow_through() -> None:
     valve = Valve(clock := Clock())
-    valve.set(0, scale)
-    for clock.now in (0.0, 12345.6, 1e6):
-        assert share_open(valve, clock) == pytest.approx(scale, abs=0.01)
+    consumed = 0
+    for tick in range(2000):
+        clock.now = tick / 100
+        if tick == 1000:
+            consumed = 0
+            valve.set(1, 0.25)
+        end = tick * 10
+        allowance = valve.allowance(LOG)
+        taken = 10 if allowance is None else min(allowance, end)
+        consumed += taken
+        valve.took(LOG, taken, end, end if allowance is None else end - 1)
+    assert consumed == pytest.approx(0.25 * 1000 * 10, rel=0.05)
+
+
+def test_topics_side_by_side_have_shares_of_their_own() -> None:
+    valve = Valve(clock := Clock())
+    rates = {"busy": 1000, "quiet": 10}
+    for second in range(20):
+        clock.now = float(second)
+        for topic, rate in rates.items():
+            valve.took((topic, 1), rate, second * rate, second * rate)
+    valve.set(1, 0.5)
+    allowed = dict.fromkeys(rates, 0)
+    for hundredth in range(500):
+        clock.now = 20 + hundredth / 100
+        for topic in allowed:
+            taken = valve.allowance((topic, 1)) or 0
+            allowed[topic] += taken
+            valve.took((topic, 1), taken, 19 * rates[topic], 0)
+    assert allowed["busy"] == pytest.approx(0.5 * 1000 * 5, rel=0.1)
+    assert allowed["quiet"] == pytest.approx(0.5 * 10 * 5, abs=2)
 
 
 def test_setting_says_whether_it_changed_anything() -> None:
@@ -78,6 +99,6 @@ def test_releasing_opens_one_partition_only() -> None:
     valve.set(0, 0)
     valve.set(1, 0)
     valve.release(0)
-    assert valve.is_open(0)
-    assert not valve.is_open(1)
+    assert valve.allowance(("ticks", 0)) is None
+    assert valve.allowance(LOG) == 0
     assert valve.paused() == {1: 0.0}
