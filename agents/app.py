@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from streams.fenced import FencedProducer
 from streams.flow.controller import RateController
 from streams.flow.feedback import FeedbackPublisher
 from streams.flow.policy import policy_of
+from streams.flow.recall import recall
 from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.gaps import TickGaps, bars_gap
@@ -96,7 +98,15 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
     app.transport.is_open = lambda tp: tp.topic not in tick_names or pipeline.is_ready(tp)
     app.transport.allowance = lambda tp: valve.allowance(tp) if tp.topic in tick_names else None
     app.transport.on_taken = valve.took
-    app.transport.start_of = lambda tp: None if (at := pipeline.position(tp)) < 0 else at + 1
+    heard_upto: dict[int, int] = {}
+
+    def start_of(tp: TP) -> int | None:
+        if tp.topic == topics.feedback:
+            return heard_upto.get(tp.partition)
+        return None if (at := pipeline.position(tp)) < 0 else at + 1
+
+    app.transport.untracked_topics = frozenset({topics.feedback})
+    app.transport.start_of = start_of
     app.transport.on_gap = TickGaps(settings.ticks).leap
     pipeline.on_lost = lambda partition: app.give_up(TP(name, partition) for name in tick_names)
     valve.on_change = lambda: app.consumer.wake()
@@ -129,8 +139,16 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
             )
 
     async def recover(sender: Any, **kwargs: Any) -> None:
-        if keep_state:
-            await take_over(settings, topics.state, pipeline, assigned(app, tick_names))
+        if not keep_state:
+            return
+        tps = assigned(app, tick_names)
+        _, recalled = await asyncio.gather(
+            take_over(settings, topics.state, pipeline, tps),
+            recall(settings, topics.feedback, throttle.owned),
+        )
+        heard_upto.clear()
+        heard_upto.update(recalled.ends)
+        await throttle.hear(recalled.feedback)
 
     async def on_revoked(sender: Any, revoked: set[TP], **kwargs: Any) -> None:
         await finish(app, pipeline.checkpoint, settings.session_timeout / 1e9 / 3)

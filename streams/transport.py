@@ -182,6 +182,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 yield tp
 
     def _new_offset(self, tp: TP) -> int | None:
+        if tp.topic in self.transport.untracked_topics:
+            return None
         if tp.topic in self.transport.batch_topics:
             return self.ledger.committable(tp)
         return super()._new_offset(tp)  # type: ignore[no-any-return]
@@ -256,6 +258,8 @@ class Transport(driver.Transport):  # type: ignore[misc]
     raw_topics: frozenset[str] = frozenset()
     #: Called with each batch before an agent gets it, to begin what can be done beside the event loop.
     on_batch: Callable[[Batch], None] = staticmethod(lambda batch: None)
+    #: Those of them whose offsets are not committed, for a topic that is deleted would keep all others from it.
+    untracked_topics: frozenset[str] = frozenset()
     #: Whether a partition of a batch topic may be fetched now. Called in the consumer's thread.
     is_open: Callable[[TP], bool] = staticmethod(lambda tp: True)
     #: How many records of such a partition may be taken now; None is any number. From the consumer's thread, too.

@@ -72,7 +72,7 @@ class FeedbackPublisher:
                 said = self._writer.level
                 log.info(
                     "store.pressure",
-                    level=said.value,
+                    pressure=said.value,
                     queue=self._writer.size,
                     capacity=self._writer.capacity,
                 )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from schemas.errors import BadRecord
-from schemas.feedback import Level, decode_feedback
+from schemas.feedback import Feedback, Level, decode_feedback
 from schemas.rate import RateAdjustment, encode_rate
 from streams.batch import Batch
 from streams.flow.controller import Decision, RateController
@@ -90,6 +90,12 @@ class Throttle:
             )
         batch.ack()
         await self._apply(self._controller.decide(batch.tp.partition, now))
+
+    async def hear(self, said: Iterable[Feedback]) -> None:
+        """Take feedback that did not come through `take`."""
+        now = self._clock()
+        for partition in {feedback.partition for feedback in said if self._controller.observe(feedback, now)}:
+            await self._apply(self._controller.decide(partition, now))
 
     async def refresh(self) -> None:
         """Decide again for all owned partitions, now."""

@@ -13,7 +13,7 @@ from support.kafka import TestTopics
 from support.load import Load
 from support.proxy import Proxy
 from support.wait import until
-from support.workers import OWN_TOPICS, Group, Worker, wait_assigned
+from support.workers import OWN_TOPICS, Group, Settled, Worker, wait_assigned
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 
@@ -71,7 +71,7 @@ def test_only_the_partitions_of_the_stalled_store_stop_and_nothing_is_lost(
 
             # Positions, not flags: what the group has committed stands still where the store stalls,
             # and moves on at the rate of the producer where it does not.
-            settled = _Settled(bars_group, ticks_topic, hit)
+            settled = Settled(bars_group, ticks_topic, hit)
             still = until(settled, 15, "positions of paused partitions settle", every_s=0.2)
             before = bars_group.committed(ticks_topic)
             target = len(load.sent) + 3 * TICKS_PER_S
@@ -112,18 +112,3 @@ def _paused(worker: Worker) -> set[int]:
     )
     latest = {partition: event for _, partition, event in changes}
     return {partition for partition, event in latest.items() if event == "partition.paused"}
-
-
-class _Settled:
-    """Positions that stay the same for longer than a checkpoint and a commit may take."""
-
-    def __init__(self, group: Group, topic: str, partitions: set[int]) -> None:
-        self._look = lambda: [group.committed(topic)[p] for p in sorted(partitions)]
-        self._last: list[int] = []
-        self._since = 0.0
-
-    def __call__(self) -> list[int] | None:
-        positions = self._look()
-        if positions != self._last:
-            self._last, self._since = positions, time.monotonic()
-        return positions if time.monotonic() - self._since > 3.0 else None

@@ -88,8 +88,16 @@ async def scene(
             await eventually(
                 lambda: assigned(app, [feedback]) == {TP(feedback, p) for p in range(4)}, "ready"
             )
-            throttle.own(range(4) if owned is None else owned)
-            yield Scene(throttle, valve, store, feedback, rates)
+            owned = set(range(4)) if owned is None else owned
+            throttle.own(owned)
+            at = Scene(throttle, valve, store, feedback, rates)
+            # What an owner before it told does not hold any more: it says where things stand.
+            told: list[RateAdjustment] = []
+            await eventually(
+                lambda: told.extend(at.decided()) or len(told) >= len(owned), "where things stand"
+            )
+            assert {(one.partition, one.scale, one.since) for one in told} == {(p, 1.0, None) for p in owned}
+            yield at
     finally:
         rates.close()
         await producer.close(1)

@@ -98,7 +98,10 @@ class Worker:
         app.conf.broker_max_poll_records = job.max_records
         for partition in job.closed:
             self.valve.set(partition, 0)
-        app.transport.is_open = lambda tp: tp.topic != job.batch_topics[0] or self.valve.is_open(tp.partition)
+        app.transport.allowance = lambda tp: (
+            self.valve.allowance(tp) if tp.topic == job.batch_topics[0] else None
+        )
+        app.transport.on_taken = self.valve.took
         self.valve.on_change = lambda: app.consumer.wake()
         if job.batch_topics:
             batch_agent(app, *job.batch_topics, name="batches", handle=self.handle)

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,12 +32,20 @@ def environment(**variables: str) -> dict[str, str]:
 class Worker:
     """One ``tidegate worker`` process; its log is JSON lines in a file."""
 
-    def __init__(self, folder: Path, name: str, config: Path, *arguments: str, **variables: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        config: Path,
+        *arguments: str,
+        program: Sequence[str] = ("-m", "agents"),
+        **variables: str,
+    ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agents", "worker", "--config", str(config), *arguments],
+                [sys.executable, *program, "worker", "--config", str(config), *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment(**variables),
@@ -105,6 +115,21 @@ class Group:
         request = ConsumerGroupTopicPartitions(self.name, tps)
         result = self._admin.list_consumer_group_offsets([request])[self.name].result(10)
         return [tp.offset for tp in sorted(result.topic_partitions, key=lambda tp: tp.partition)]
+
+
+class Settled:
+    """Positions that stay the same for longer than a checkpoint and a commit may take."""
+
+    def __init__(self, group: Group, topic: str, partitions: set[int]) -> None:
+        self._look = lambda: [group.committed(topic)[p] for p in sorted(partitions)]
+        self._last: list[int] = []
+        self._since = 0.0
+
+    def __call__(self) -> list[int] | None:
+        positions = self._look()
+        if positions != self._last:
+            self._last, self._since = positions, time.monotonic()
+        return positions if time.monotonic() - self._since > 3.0 else None
 
 
 def wait_assigned(group: Group, members: int, topic: str, workers: list[Worker]) -> None:
