@@ -22,6 +22,7 @@ class RateAdjustment(msgspec.Struct, gc=False, kw_only=True):
     topic: str | None = None
     partition: Natural | None = None
     coordinator_id: str | None = None
+    since: float | None = None
 
 
 class RateAdjustmentModel(Contract):
@@ -36,6 +37,10 @@ class RateAdjustmentModel(Contract):
     topic: str | None = Field(None, description="Topic of the ticks.")
     partition: Natural | None = Field(None, description="Partition of the ticks; null means all of them.")
     coordinator_id: str | None = Field(None, description="The store writer whose feedback led to it.")
+    since: Finite | None = Field(
+        None,
+        description="When the partition was first held back, seconds since the epoch; null while it is not.",
+    )
 
 
 _encode = msgspec.json.Encoder().encode

@@ -109,7 +109,8 @@ def test_a_rate_adjustment_is_json() -> None:
     )
     value = encode_rate(adjustment)
     assert value == (
-        b'{"provider":"binance","scale":0.25,"reason":"soft","ts":1.5,"topic":"t","partition":0,"coordinator_id":null}'
+        b'{"provider":"binance","scale":0.25,"reason":"soft","ts":1.5,"topic":"t","partition":0,"coordinator_id":null,'
+        b'"since":null}'
     )
     assert decode_rate(value) == adjustment
 
