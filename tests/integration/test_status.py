@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 from schemas.feedback import Feedback, Level, encode_feedback
 from schemas.rate import RateAdjustment, encode_rate
 from support.cli import assert_one_clear_line, tidegate
-from support.kafka import TestTopics
+from support.kafka import TestTopics, records
 from support.wait import until
 from support.workers import OWN_TOPICS, Group, Worker, environment, wait_assigned
 
@@ -269,6 +269,16 @@ class TestStatus:
             shown = tidegate("status", cwd=place.folder).stdout.decode()
             assert f"group {prefix}tidegate-bars: 1 member, 5 ticks behind" in shown
 
+            for number in range(3):  # a second later each, so that bars close
+                tick = {"symbol": "S0", "ts_ns": now + number * 10**9, "price": "1", "size": "1"}
+                place.send("ticks.v1", json.dumps(tick).encode(), 0)
+
+            def stored() -> bool:
+                place.say("hard", 2)
+                there = any(records(kafka, f"{prefix}bars.v1", partition) for partition in (0, 1))
+                return there and place.status()["groups"]["store"]["lag"] == 0
+
+            until(stored, 30, "there are bars, and all of them are stored")
             bars.kill()
             until(lambda: place.status()["ticks"][2]["note"] == "no worker owns it", 30, "its owner has died")
             dead = place.status()

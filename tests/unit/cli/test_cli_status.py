@@ -15,7 +15,7 @@ from streams.cli.status_view import lasted, print_status
 from streams.cli.times import iso_ms
 from streams.groups import Group, GroupMember
 from streams.settings import Settings
-from streams.status import Coordinator, Hold, Status, TickPartition, coordinators, held
+from streams.status import Coordinator, Hold, Status, TickPartition, _note, coordinators, held
 
 NOW = 1723161600.0
 WORKER = GroupMember("faust-0.15.3-aaaa-123456", "10.0.0.7", frozenset({("md.ticks.v1", 0)}))
@@ -54,6 +54,25 @@ class TestHeld:
         found = held([rate(0.5, 1.0, partition=None)], 3)
         assert found is not None
         assert found.scale == 0.5
+
+
+@pytest.mark.parametrize(
+    ("place", "scale", "asked", "settled", "said"),
+    [
+        (0, 0.0, True, True, ""),
+        (0, 0.0, False, False, ""),
+        (0, 0.0, False, True, "no live store worker asks for this"),
+        (0, 1.0, False, True, ""),
+        (1, 0.0, True, True, "no worker owns it"),
+    ],
+)
+def test_what_may_not_be_as_it_was_decided_is_noted(
+    place: int, scale: float, asked: bool, settled: bool, said: str
+) -> None:
+    group, hold = Group("g", (WORKER,)), Hold(scale, Level.hard, 1.0, "db:1", 1.0)
+    assert _note(group, ("md.ticks.v1", place), hold, asked=asked, settled=settled) == said
+    moving = Group("g", (WORKER,), rebalancing=True)
+    assert "rebalancing" in _note(moving, ("md.ticks.v1", place), hold, asked=asked, settled=settled)
 
 
 class TestCoordinators:
