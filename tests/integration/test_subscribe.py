@@ -150,7 +150,7 @@ async def test_rates_come_in_the_order_of_their_partition(bench: Bench) -> None:
     for adjustment in decided:
         bench.send(bench.rate, encode_rate(adjustment), adjustment.partition or 0)
 
-    async with rates(bench.settings, from_beginning=True) as events:
+    async with asyncio.timeout(DEADLINE_S), rates(bench.settings, from_beginning=True) as events:
         async for event in events:
             got.append(event)
             if len(got) == len(decided):
@@ -162,7 +162,7 @@ async def test_one_partition_only(bench: Bench) -> None:
     for partition in (0, 2, 1, 2):
         bench.say(1, partition)
     got = []
-    async with feedback(bench.settings, from_beginning=True, partitions=[2]) as events:
+    async with asyncio.timeout(DEADLINE_S), feedback(bench.settings, from_beginning=True, partitions=[2]) as events:
         async for event in events:
             got.append((event.partition, event.queue_size))
             if len(got) == 2:
@@ -209,7 +209,7 @@ async def test_a_group_goes_on_after_what_it_has_done_and_a_new_one_loses_nothin
         pass
     bench.say(2)  # nobody listens; the group has begun all the same
     got = []
-    async with bench.follow("new") as events:
+    async with asyncio.timeout(DEADLINE_S), bench.follow("new") as events:
         async for event in events:
             got.append(event.queue_size)
             if len(got) == 2:
@@ -297,7 +297,7 @@ async def test_leaving_the_loop_closes_the_consumer_however_it_is_left(bench: Be
         # Long before the session of one that has not left would end.
         await eventually(lambda: bench.members("left") == 0, f"it has left {way.__name__}", 8)
         await eventually(lambda: asyncio.all_tasks() <= mine, f"nothing goes on {way.__name__}", 8)
-    async with bench.follow("left") as events:
+    async with asyncio.timeout(DEADLINE_S), bench.follow("left") as events:
         await anext(events)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.5):  # the second one is asked for, so the first one is done
