@@ -162,7 +162,10 @@ async def test_one_partition_only(bench: Bench) -> None:
     for partition in (0, 2, 1, 2):
         bench.say(1, partition)
     got = []
-    async with asyncio.timeout(DEADLINE_S), feedback(bench.settings, from_beginning=True, partitions=[2]) as events:
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        feedback(bench.settings, from_beginning=True, partitions=[2]) as events,
+    ):
         async for event in events:
             got.append((event.partition, event.queue_size))
             if len(got) == 2:
