@@ -1,4 +1,4 @@
-"""One description of the broker for both client libraries, and the questions a worker asks at start."""
+"""One description of the broker for all client libraries, and the questions a worker asks at start."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 import re
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import faust
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata
-from faust.types.auth import CredentialsT
 
 from schemas.errors import BrokerError, ConfigError
 from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from faust.types.auth import CredentialsT
 
 
 def confluent_config(settings: Settings) -> dict[str, Any]:
@@ -44,7 +45,9 @@ def confluent_config(settings: Settings) -> dict[str, Any]:
 
 
 def faust_credentials(settings: Settings) -> CredentialsT | None:
-    """The same as Faust (aiokafka) takes it; None for plain text without a login."""
+    """The same as Faust takes it; None for plain text without a login."""
+    import faust  # takes a second, which commands and subscribers need not wait
+
     context = _ssl_context(settings) if settings.security_protocol.endswith("SSL") else None
     if settings.security_protocol.startswith("SASL"):
         password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
@@ -55,6 +58,23 @@ def faust_credentials(settings: Settings) -> CredentialsT | None:
             mechanism=settings.sasl_mechanism,
         )
     return faust.SSLCredentials(context) if context is not None else None
+
+
+def aiokafka_config(settings: Settings) -> dict[str, Any]:
+    """The same as aiokafka's own clients take it."""
+    config: dict[str, Any] = {
+        "bootstrap_servers": settings.broker,
+        "security_protocol": settings.security_protocol,
+        "client_id": "tidegate",
+    }
+    if settings.security_protocol.endswith("SSL"):
+        config["ssl_context"] = _ssl_context(settings)
+    if settings.security_protocol.startswith("SASL"):
+        config["sasl_mechanism"] = settings.sasl_mechanism
+        config["sasl_plain_username"] = settings.sasl_username
+        if settings.sasl_password is not None:
+            config["sasl_plain_password"] = settings.sasl_password.get_secret_value()
+    return config
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:

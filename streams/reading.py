@@ -71,16 +71,20 @@ class TopicReader:
         partitions: Iterable[int],
         since_ms: int | None = None,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
+        last: int | None = None,
     ) -> Iterator[Message]:
         """The records that are there when this is called, each partition in its order.
 
-        `since_ms` leaves out what came before, but not all of it where clocks ran backwards.
-        `on_progress` is told how many offsets are done, of how many.
+        `since_ms` leaves out what came before, but not all of it where clocks ran backwards. `on_progress`
+        is told how many offsets are done, of how many. `last` leaves out all but so many offsets of each
+        partition, at its end.
         """
         pending = {}
         for partition in partitions:
             low, high = self.bounds(partition)
             first = low if since_ms is None else max(low, self._first_since(partition, since_ms, high))
+            if last is not None:
+                first = max(first, high - last)
             if first < high:
                 pending[partition] = (first, high)
         total = sum(high - first for first, high in pending.values())

@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 
-from schemas.errors import BrokerError, StateError
+from schemas.errors import StateError
 from streams.bars.state import POSITION, load_position
 from streams.broker import confluent_config
 from streams.fenced import FencedProducer
+from streams.groups import Groups
 from streams.reading import TopicReader
 from streams.settings import Settings
 from streams.topics import Topics
 
-_REQUEST_S = 10.0
 _envelope = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
 
 
@@ -105,21 +103,7 @@ async def wipe(settings: Settings, topic: str) -> dict[int, int]:
 
 def members(settings: Settings, group: str) -> list[str]:
     """Who is in a consumer group right now, as CLIENT at HOST. Raises `BrokerError`."""
-    admin = AdminClient(confluent_config(settings))
-    try:
-        described = admin.describe_consumer_groups([group], request_timeout=_REQUEST_S)[group]
-        found = described.result(_REQUEST_S).members
-    except (KafkaException, TimeoutError) as exc:
-        error = exc.args[0] if exc.args else exc
-        if isinstance(error, KafkaError) and error.code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return []
-        raise BrokerError(
-            f"group {group} cannot be described: {error.str() if isinstance(error, KafkaError) else error}",
-            hint="is the broker in health? may the user describe groups?",
-        ) from None
-    finally:
-        del admin  # its threads must end before the process does
-    return sorted(f"{member.member_id} at {member.host.lstrip('/')}" for member in found)
+    return sorted(f"{member.id} at {member.host}" for member in Groups(settings).group(group).members)
 
 
 def _version(value: bytes) -> int | None:

@@ -20,6 +20,8 @@ COMMANDS = {
     "feed": "a simulated feed into a ticks topic",
     "bars": "what the store holds",
     "dlq": "list, show and replay dead letters",
+    "status": "who holds which partition back, and how far everybody is",
+    "tail": "follow feedback or rates",
     "state": "show or reset what workers keep of open windows",
     "topics": "compare the broker's topics with the plan, and apply it",
     "schema": "the JSON Schema of a message",

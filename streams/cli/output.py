@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from typing import NoReturn
 
@@ -29,6 +30,16 @@ def emit_bytes(value: bytes) -> None:
         click.echo(value, nl=False)
     except BrokenPipeError:
         _leave()
+
+
+def is_read() -> bool:
+    """Whether somebody still reads standard output, for commands that wait for long with nothing to write."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # a pipe without readers is told all the same
+        return not any(what & select.POLLERR for _, what in poll.poll(0))
+    except (OSError, ValueError):  # no file at all
+        return True
 
 
 def _leave() -> NoReturn:

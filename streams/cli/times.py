@@ -45,6 +45,15 @@ def iso(ns: int) -> str:
     return (_EPOCH + timedelta(seconds=ns // 10**9)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def iso_ms(seconds: float) -> str:
+    """Seconds since the epoch to the millisecond, for people; the number itself where it is no such time."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+    except (OverflowError, ValueError):
+        return f"{seconds:g}"
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
+
+
 class Instant(click.ParamType):
     """An option that takes what `parse_instant` reads."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import aiokafka
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AdminClient,
     ScramCredentialInfo,
@@ -19,15 +21,18 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+from pydantic import SecretStr
 
 from schemas.errors import BrokerError
+from schemas.feedback import Feedback, Level, encode_feedback
 from streams.broker import cluster, faust_credentials
+from streams.flow.subscribe import feedback
 from streams.settings import Settings
 from support import oracle, tiers
 from support.bars import stored_at
 from support.certificates import Authority, Pair
 from support.cli import assert_one_clear_line, tidegate
-from support.kafka import Kafka, records, running_kafka
+from support.kafka import Kafka, TestTopics, records, running_kafka
 from support.wait import until
 from support.workers import Group, Worker, wait_assigned
 
@@ -305,3 +310,32 @@ async def test_both_clients_verify_the_host_name(secured: Secured, monkeypatch: 
         await aiokafka_connects(other_name)
     with pytest.raises(BrokerError, match="certificate verify failed"):
         await cluster(other_name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_programs_that_follow_feedback_log_in_as_workers_do(
+    secured: Secured, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = TestTopics(secured.kafka.address)
+    topic = topics("feedback.v1", partitions=1)
+    for name, value in KINDS[kind](secured, TIDEGATE_TOPIC_PREFIX=topics.prefix).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    said = Feedback(
+        coordinator_id="s", queue_size=1, capacity=1, level=Level.ok, ts=1.0, partition=0, epoch=1
+    )
+    producer = Producer({"bootstrap.servers": secured.kafka.address})
+    producer.produce(topic, encode_feedback(said))
+    assert producer.flush(10) == 0
+
+    async with (
+        asyncio.timeout(TOLD_S),
+        feedback(settings, group=topics.prefix, from_beginning=True) as events,
+    ):
+        assert await anext(events) == said
+    if settings.sasl_password is not None:
+        wrong = settings.model_copy(update={"sasl_password": SecretStr(WRONG)})
+        with pytest.raises(BrokerError, match=r"Authentication failed|Invalid username") as refused:
+            await anext(feedback(wrong))
+        assert "TIDEGATE_SASL_PASSWORD" in refused.value.hint
+        assert WRONG not in f"{refused.value}{refused.value.hint}"

@@ -81,7 +81,7 @@ def test_what_needs_no_agents_does_not_wait_for_faust_and_the_databases(
     [
         *("bars", "replay", "feed", "schema", "topics", "topics plan", "topics apply", "topics show"),
         *("dlq", "dlq list", "dlq show", "dlq replay"),
-        *("state", "state show", "state reset"),
+        *("state", "state show", "state reset", "status", "tail"),
     ],
 )
 def test_help_has_an_example_and_says_what_the_options_are(cli: Cli, command: str) -> None:
@@ -120,6 +120,11 @@ def test_help_has_an_example_and_says_what_the_options_are(cli: Cli, command: st
         ("dlq list --since 2024-08-09 --until 2024-08-08", "--since must be before --until"),
         ("dlq list --limit 0", "--limit"),
         ("state reset", "--topic"),
+        ("tail", "{feedback|rate}"),
+        ("tail bars", "'bars' is not one of 'feedback', 'rate'"),
+        ("tail rate --count 0", "--count"),
+        ("tail rate --seconds 0", "--seconds"),
+        ("tail rate --partition -1", "--partition"),
         ("dlq show", "WHERE"),
         ("dlq show 17", "'17' is no place: write md.ticks.dlq.v1[0]@17"),
         (
@@ -156,6 +161,8 @@ def test_a_wrong_command_line_exits_with_2_and_says_what_is_wrong(
         ("topics show --file nowhere.toml", "nowhere.toml: No such file"),
         ("feed --topic t --venue A:B", "venue"),
         ("dlq list --config nowhere.toml", "nowhere.toml: no such file"),
+        ("tail rate --config nowhere.toml", "nowhere.toml: no such file"),
+        ("status --config nowhere.toml", "nowhere.toml: no such file"),
     ],
 )
 def test_a_mistake_exits_with_1_in_one_line_and_a_hint_at_most(cli: Cli, arguments: str, said: str) -> None:

@@ -58,7 +58,12 @@ feedbacks = messages(
 )
 rates = messages(
     {"provider": words, "scale": st.floats(0, 1).map(repr), "reason": levels, "ts": floats},
-    {"topic": nothing | words, "partition": nothing | naturals, "coordinator_id": nothing | words},
+    {
+        "topic": nothing | words,
+        "partition": nothing | naturals,
+        "coordinator_id": nothing | words,
+        "since": nothing | floats,
+    },
 )
 letters = messages(
     {
