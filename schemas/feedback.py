@@ -36,6 +36,7 @@ class Feedback(msgspec.Struct, gc=False, kw_only=True):
     partition: Natural
     epoch: Natural
     drain_rate: _Rate | None = None
+    dropped: Natural = 0
 
 
 class FeedbackModel(Contract):
@@ -53,6 +54,9 @@ class FeedbackModel(Contract):
     epoch: Natural = Field(description="When the coordinator started, ms since the epoch; the newest holds.")
     drain_rate: _Rate | None = Field(
         None, description="Bars per second that the database takes; null: unknown."
+    )
+    dropped: Natural = Field(
+        0, description="Bars that this coordinator has dropped since it started, of all partitions."
     )
 
 

@@ -98,6 +98,7 @@ class FeedbackPublisher:
             partition=partition,
             epoch=self._epoch,
             drain_rate=None if gone else writer.drain_rate,
+            dropped=writer.drops.total,
         )
         await self._producer.send(
             self._topic, encode_feedback(feedback), key=self._coordinator_id.encode(), partition=partition
