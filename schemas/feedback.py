@@ -56,7 +56,9 @@ class FeedbackModel(Contract):
         None, description="Bars per second that the database takes; null: unknown."
     )
     dropped: Natural = Field(
-        0, description="Bars that this coordinator has dropped since it started, of all partitions."
+        0,
+        description="Bars that this coordinator has dropped since it started, of all partitions. "
+        "Those that a rebalance brings again are taken off.",
     )
 
 

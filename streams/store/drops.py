@@ -16,7 +16,10 @@ log = structlog.get_logger(__name__)
 
 
 class Drops:
-    """Counts exactly; `tell`, called now and then, says what is new since it was called last."""
+    """Counts exactly: what a rebalance brings again is not dropped.
+
+    `tell`, called now and then, says what is new since it was called last.
+    """
 
     def __init__(self, queue: BarQueue) -> None:
         self.total = 0
@@ -35,6 +38,19 @@ class Drops:
             source, offset = (record.topic, record.partition), record.offset
             first, last = self._where.get(source, (offset, offset))
             self._where[source] = (min(first, offset), max(last, offset))
+
+    def take_back(self, dropped: Counter[str]) -> None:
+        """Bars that were dropped, and whose batches are given up: they come again, here or elsewhere."""
+        if dropped:
+            self.tell()
+            self.total -= dropped.total()
+            self.by_instrument -= dropped
+            log.info(
+                "store.dropped.again",
+                given_up=dropped.total(),
+                total=self.total,
+                consequence="their partitions went elsewhere before this was acknowledged: they are read again",
+            )
 
     def tell(self) -> None:
         """Say what was dropped since the last time, if anything was."""

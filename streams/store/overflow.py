@@ -11,7 +11,7 @@ class Overflow(StrEnum):
     block = "block"
     """They wait in Kafka: nothing is lost, and the queue may hold one batch more than its capacity."""
     drop_oldest = "drop_oldest"
-    """The oldest that are not being written make room. They are counted, and never written."""
+    """The first that came and are not being written make room. They are counted, and never written."""
     drop_newest = "drop_newest"
     """Those that do not fit are not taken. They are counted, and never written."""
     error = "error"

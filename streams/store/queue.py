@@ -5,7 +5,7 @@ Pure: it knows no database, no clock and no event loop. The `StoreWriter` fills 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,15 +16,16 @@ from streams.store.overflow import Overflow
 
 
 class _Entry:
-    """A batch, and how many of its bars are neither settled nor dropped."""
+    """A batch, how many of its bars are neither settled nor dropped, and whose were dropped."""
 
-    __slots__ = ("batch", "given_up", "left", "number")
+    __slots__ = ("batch", "dropped", "given_up", "left", "number")
 
     def __init__(self, batch: Batch, left: int, number: int) -> None:
         self.batch = batch
         self.left = left
         self.number = number
         self.given_up = False
+        self.dropped: Counter[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,11 @@ class BarQueue:
             yield from [self._waiting.pop() for _ in range(excess)][::-1]
 
     def _dropped(self, item: Item) -> Item:
-        item.entry.left -= 1
+        entry = item.entry
+        entry.left -= 1
+        if entry.dropped is None:
+            entry.dropped = Counter()
+        entry.dropped[item.bar.instrument] += 1
         return item
 
     def take(self, most: int) -> list[Item]:
@@ -119,10 +124,16 @@ class BarQueue:
         while self._entries and self._entries[0].number <= mark and not self._entries[0].left:
             yield self._entries.popleft().batch
 
-    def forget(self) -> None:
-        """Give up all batches, also of bars that are being written: they are neither finished nor dropped."""
+    def forget(self) -> Counter[str]:
+        """Give up all batches, also of bars that are being written: they are neither finished nor dropped.
+
+        Gives the bars that had been dropped of them, by instrument: they come again with their batch.
+        """
+        dropped: Counter[str] = Counter()
         for entry in self._entries:
             entry.given_up = True
+            dropped.update(entry.dropped or {})
         self._entries.clear()
         self._waiting.clear()
         self._in_write = 0
+        return dropped

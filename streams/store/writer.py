@@ -177,7 +177,7 @@ class StoreWriter:
         """
         self._holding = self._writing
         self._given_up += 1
-        self._queue.forget()
+        self.drops.take_back(self._queue.forget())
         self._resized()
 
     async def _linger(self) -> None:

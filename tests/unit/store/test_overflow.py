@@ -132,9 +132,10 @@ class Site:
         if in_write := self.writer._queue._in_write:
             self._back += min(self._orphans, self.told - self._since)
             self._orphans, self._since = in_write, self.told
-        self._given_up += self.writer.size
+        self._given_up += self.writer.size + self.writer.drops.total
         self._forgot += 1
         self.writer.forget()
+        self._given_up -= self.writer.drops.total
         self.desk.ledger.forget()
         self._batches = []
 
@@ -270,6 +271,25 @@ async def test_where_the_policy_is_an_error_what_fits_is_stored_and_what_does_no
             store.go.release()
         await at.drained(5)
         assert (at.committable, at.writer.written, at.writer.drops.total) == (6, 6, 0)
+
+
+async def test_what_was_dropped_of_a_batch_that_comes_again_is_not_dropped() -> None:
+    store = Gate()
+    async with desk(cast("Store", store), capacity=4, write_batch=4, overflow=Overflow.drop_newest) as at:
+        await at.put(_bars(6))
+        store.go.release()
+        await at.drained(5)
+        assert at.writer.dropped == {"BINANCE:BTCUSDT": 2}  # for good: its offsets are acknowledged
+        store.asked.clear()
+        await at.put(_bars(2, 6))
+        await _asked(store)
+        with structlog.testing.capture_logs() as lines:
+            await at.put(_bars(7, 8))
+            assert at.writer.drops.total == 5
+            at.writer.forget()
+        assert (at.writer.drops.total, at.writer.dropped) == (2, {"BINANCE:BTCUSDT": 2})
+        dropped, again = (line for line in lines if line["event"].startswith("store.dropped"))
+        assert (dropped["dropped"], dropped["total"], again["given_up"], again["total"]) == (5, 5, 3, 2)
 
 
 @pytest.mark.parametrize("overflow", list(Overflow))
