@@ -194,6 +194,7 @@ def store_role(
         linger_s=settings.write_linger / 1e9,
         thresholds=settings.thresholds,
         patience_s=patience_s,
+        overflow=settings.overflow,
         on_level=lambda: publisher.level_changed(),
     )
     publisher = FeedbackPublisher(
@@ -215,8 +216,12 @@ def store_role(
         await publisher.leave()
 
     async def close() -> None:
+        writer.drops.tell()
         await producer.close()
         await store.close()
+
+    async def tell() -> None:
+        writer.drops.tell()
 
     async def on_assigned(sender: Any, now_assigned: set[TP], **kwargs: Any) -> None:
         owned = sorted(tp.partition for tp in now_assigned if tp.topic == topics.bars)
@@ -234,6 +239,7 @@ def store_role(
     app.on_partitions_revoked.connect(on_revoked, weak=False)
     app.task(writer.run)
     app.task(publisher.run)
+    every(app, 1.0, tell, "tell_dropped")
     return StoreRole(app, writer)
 
 

@@ -15,7 +15,8 @@ TidegateError
     │   └── StoreInUse      another process has the file open
     ├── StoreUnavailable    not reachable right now; retriable
     │   └── StoreTooSlow    a write took too long; fewer bars may pass
-    └── BadBar              this bar does not fit the table; its neighbours may
+    ├── BadBar              this bar does not fit the table; its neighbours may
+    └── QueueFull           bars came faster than the database took them, and the settings say to stop
 """
 
 from __future__ import annotations
@@ -114,3 +115,7 @@ class BadBar(StoreError):
     def __init__(self, message: str = "", *, bar: Bar | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.bar = bar
+
+
+class QueueFull(StoreError):
+    """Bars found no room before the database, and the settings say to stop rather than to wait or to drop."""

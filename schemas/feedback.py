@@ -37,6 +37,7 @@ class Feedback(msgspec.Struct, gc=False, kw_only=True):
     epoch: Natural
     drain_rate: _Rate | None = None
     arrival_rate: _Rate | None = None
+    dropped: Natural = 0
 
 
 class FeedbackModel(Contract):
@@ -57,6 +58,11 @@ class FeedbackModel(Contract):
     )
     arrival_rate: _Rate | None = Field(
         None, description="Bars per second that come into the queue; null: unknown."
+    )
+    dropped: Natural = Field(
+        0,
+        description="Bars that this coordinator has dropped since it started, of all partitions. "
+        "Those that a rebalance brings again are taken off.",
     )
 
 

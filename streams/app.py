@@ -92,12 +92,17 @@ class App(faust.App):  # type: ignore[misc]
         self.consumer.rejoin()
 
     async def leave(self, timeout_s: float = 5.0) -> None:
-        """Leave after a crash: end the agents, which their supervisors would start anew, and the consumer."""
+        """Leave after a crash: end agents, which their supervisors would start anew, tasks and the consumer."""
         for other in self._children:
             if isinstance(other, App):
                 await other.leave(timeout_s)
         for agent in self.agents.values():
             await agent.stop()
+        # Cleaning up would take from under them what they use, or wait for them: a write may take very long.
+        for task in (tasks := list(self._futures)):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
         # Its thread needs our event loop to leave the group.
         thread = self._consumer and self._consumer._thread._thread
         if thread:

@@ -36,6 +36,9 @@ FETCH_MAX_WAIT_MS = 50
 #: thousands of ticks a second a fetch that takes what there is would bring a handful. A backlog is sent at once.
 GATHER_MS, GATHER_BYTES = 10, 64 << 10
 
+#: How often topics are looked at: one that was made anew, or has more partitions, is not noticed by itself.
+METADATA_MS = 30_000
+
 #: How long aiokafka waits before it tries again what failed.
 RETRY_BACKOFF_MS = 250
 
@@ -69,6 +72,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
         consumer._isolation_level = self.consumer.transport.isolation_level
+        consumer._client._metadata_max_age_ms = METADATA_MS
         # Faust does not let it be set; aiokafka's tasks would try ten times a second each while a broker is away.
         consumer._retry_backoff_ms = RETRY_BACKOFF_MS
         consumer._client._retry_backoff = RETRY_BACKOFF_MS / 1000

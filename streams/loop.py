@@ -157,6 +157,7 @@ async def whole_loop(
         topic_prefix=prefix,
         ticks=(tick,),
         store=store_url,
+        overflow="block",  # a file can wait, and whoever reads it whole accounts for all of it
         drain_timeout=DRAIN_NS,
         **({"security_protocol": "PLAINTEXT", "session_timeout": 6 * 10**9} if own else {}),
         **overrides,

@@ -24,6 +24,7 @@ from schemas.feedback import Level
 from streams.bars.types import BarSpec, BarType, Late
 from streams.durations import DurationNs, DurationNsOrOff
 from streams.flow.pressure import Thresholds
+from streams.store.overflow import Overflow
 
 _Scale = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Role = Literal["bars", "store"]
@@ -92,6 +93,10 @@ class Settings(BaseSettings):
 
     store: SecretStr = SecretStr("duckdb:tidegate.duckdb")
     queue_capacity: int = Field(20_000, gt=0, description="bars that may wait for the store")
+    overflow: Overflow = Field(
+        Overflow.block,
+        description="bars that find the queue full: block, drop_oldest, drop_newest or error",
+    )
     write_batch: int = Field(5_000, gt=0, description="bars written to the store in one transaction")
     store_timeout: DurationNs = Field(
         300 * 10**9, gt=0, description="after this a write over the network is given up, and tried with less"

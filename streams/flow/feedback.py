@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import structlog
 
 from schemas.feedback import Feedback, Level, encode_feedback
+from streams.flow.meter import Meter
 from streams.producer import BarrierProducer
 from streams.store.writer import StoreWriter
 
@@ -43,6 +44,7 @@ class FeedbackPublisher:
         self._epoch = time.time_ns() // 10**6
         self._ts = 0.0
         self._level_changed = asyncio.Event()
+        self._arrivals = Meter()
 
     def level_changed(self) -> None:
         """Publish soon rather than at the next heartbeat."""
@@ -76,6 +78,7 @@ class FeedbackPublisher:
                     queue=self._writer.size,
                     capacity=self._writer.capacity,
                 )
+            self._arrivals.note(self._writer.taken, time.monotonic())
             for partition in sorted(self._owned):
                 await self._publish(partition)
             try:
@@ -98,6 +101,8 @@ class FeedbackPublisher:
             partition=partition,
             epoch=self._epoch,
             drain_rate=None if gone else writer.drain_rate,
+            arrival_rate=None if gone else self._arrivals.rate(),
+            dropped=writer.drops.total,
         )
         await self._producer.send(
             self._topic, encode_feedback(feedback), key=self._coordinator_id.encode(), partition=partition

@@ -1,11 +1,11 @@
-"""The bounded queue between the bars topic and the database."""
+"""From the bars topic through a bounded queue to the database."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -18,30 +18,22 @@ from streams.batch import Batch, Record
 from streams.flow.pressure import Thresholds, next_level
 from streams.producer import BarrierProducer
 from streams.store.base import Store
+from streams.store.drops import Drops
+from streams.store.overflow import Overflow
 from streams.store.patience import Patience
+from streams.store.queue import BarQueue, Item
 from streams.store.refusals import Refusals
 
 log = structlog.get_logger(__name__)
 
 
-class _Entry:
-    """A batch in the queue: its bars, how many of them are written, and whether it may be acknowledged."""
-
-    __slots__ = ("bars", "batch", "done", "records", "written")
-
-    def __init__(self, batch: Batch, bars: list[Bar], records: list[Record]) -> None:
-        self.batch = batch
-        self.bars = bars
-        self.records = records
-        self.written = 0
-        self.done = False
-
-
 class StoreWriter:
     """Takes batches of bars, writes them in transactions, and acknowledges them when committed.
 
-    Contract: `put` waits while the queue is full, so nothing is dropped; a batch is acknowledged
-    only after the database has committed all its bars, and its dead letters are durable. A database
+    Contract: where the queue is full, `put` does what `overflow` says, which is to wait unless somebody
+    wants something else; a batch is acknowledged only after the database has committed all its bars that
+    were not dropped, and its dead letters are durable. Every bar that was taken is one of those `written`,
+    `stale`, `dead_lettered` or dropped (`drops`), or is in the queue, or was given up by `forget`. A database
     that cannot take a write right now is tried again with jittered backoff (see `Patience`), for as
     long as it takes, or for `patience_s`; with fewer bars where these took too long. A bar that the
     database refuses, a record that is no bar and a bar of an instrument that lives on another partition
@@ -59,10 +51,14 @@ class StoreWriter:
         linger_s: float,
         thresholds: Thresholds,
         patience_s: float | None = None,
+        overflow: Overflow = Overflow.block,
         on_level: Callable[[], None] = lambda: None,
     ) -> None:
         self.capacity = capacity
         self.level = Level.ok
+        self.written = 0
+        self.taken = 0
+        """Bars that came, whatever became of them."""
         self.stale = 0
         self.drain_rate: float | None = None
         self.on_stored: Callable[[int, int], None] = lambda partition, offset: None
@@ -72,7 +68,7 @@ class StoreWriter:
         self._refusals = Refusals(producer, dead_letter_topic)
         self._write_batch = write_batch
         self._at_once = write_batch  # fewer for a while after a write that took too long
-        self._patience = Patience(patience_s, lambda: self._size)
+        self._patience = Patience(patience_s, lambda: self.size)
         self._absent = False
         self._writing = False
         self._holding = False
@@ -80,19 +76,25 @@ class StoreWriter:
         self._hurried = False
         self._thresholds = thresholds
         self._on_level = on_level
-        self._entries: deque[_Entry] = deque()
-        self._size = 0
+        self._queue = BarQueue(capacity, overflow)
+        self.drops = Drops(self._queue)
+        self._given_up = 0
         self._changed = asyncio.Event()
 
     @property
     def idle(self) -> bool:
-        """Whether every batch taken has been committed by the database."""
-        return not self._entries
+        """Whether every batch taken has been acknowledged, or given up."""
+        return self._queue.idle
 
     @property
     def size(self) -> int:
         """Bars taken and not yet committed by the database."""
-        return self._size
+        return len(self._queue)
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Bars that found no room in the queue, by instrument."""
+        return self.drops.by_instrument
 
     @property
     def dead_lettered(self) -> int:
@@ -117,16 +119,16 @@ class StoreWriter:
                 raise
             self._absent = True
             self._patience.failed(exc)
-            self._resize(0)
+            self._resized()
         else:
             self._patience.reached = True
 
     async def put(self, batch: Batch) -> None:
-        """Queue the bars of one batch; waits while the queue is full."""
-        while self._size >= self.capacity:
-            await self._wait()
+        """Queue the bars of one batch. Where the queue is full it waits, drops, or raises QueueFull."""
+        given_up = self._given_up
         bars: list[Bar] = []
         records: list[Record] = []
+        malformed: list[tuple[Record, str]] = []
         for record in batch.records:
             if record.value is None:
                 continue  # a tombstone: somebody deleted the bar from the topic, the store keeps it
@@ -134,83 +136,79 @@ class StoreWriter:
                 bars.append(decode_bar(record.value))
                 records.append(record)
             except BadRecord as exc:
-                await self._refusals.bury(record, Reason.malformed, str(exc))
-        self._entries.append(_Entry(batch, bars, records))
-        self._resize(len(bars))
+                malformed.append((record, str(exc)))
+        while not self._queue.admits(records):
+            await self._wait()
+        for record, why in malformed:
+            await self._refusals.bury(record, Reason.malformed, why)
+        if self._given_up != given_up:
+            return  # a rebalance came in between: whoever owns its partition now reads it again
+        self.taken += len(bars)
+        self.drops.count(self._queue.put(batch, bars, records))
+        self._resized()
 
     async def run(self) -> None:
         """Write until cancelled. Raises `StoreError` when the database refuses for good."""
         if self._absent:
             await self._patience(self._store.open)
             self._absent = False
-            self._resize(0)
+            self._resized()
         while True:
-            while not self._entries:
+            while self._queue.idle:
                 await self._wait()
             self._writing = True
             await self._linger()
             await self._write_some()
             self._writing = self._holding = False
-            self._resize(0)
+            self._resized()
 
     def hurry(self) -> None:
         """Write what is queued, or else comes next, without waiting for more."""
         self._hurried = True
-        self._resize(0)
+        self._resized()
 
     async def drained(self) -> None:
-        """Wait until the queue is empty and everything taken is committed."""
-        while self._entries:
+        """Wait until the queue is empty and everything taken is acknowledged."""
+        while not self._queue.idle:
             await self._wait()
 
     def forget(self) -> None:
-        """Drop what is queued: its partitions went elsewhere, and its offsets are not committed.
+        """Give up what is queued: its partitions went elsewhere, and its offsets are not committed.
 
         The level stays until the write that is under way is done: a queue that a rebalance has emptied
         says nothing of the database, and partitions that come back would run meanwhile.
         """
         self._holding = self._writing
-        self._entries.clear()
-        self._resize(-self._size)
+        self._given_up += 1
+        self.drops.take_back(self._queue.forget())
+        self._resized()
 
     async def _linger(self) -> None:
         """Wait for more bars, unless there are enough for a transaction or somebody waits for these."""
         if self.linger_s:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.linger_s):
-                    while self._size < self._at_once and self.level is Level.ok and not self._hurried:
+                    while self.size < self._at_once and self.level is Level.ok and not self._hurried:
                         await self._wait()
         self._hurried = False
 
     async def _write_some(self) -> None:
-        taken: list[tuple[_Entry, int]] = []
-        bars: list[Bar] = []
-        records: list[Record] = []
-        for entry in self._entries:
-            upto = min(len(entry.bars), entry.written + self._at_once - len(bars))
-            bars += entry.bars[entry.written : upto]
-            records += entry.records[entry.written : upto]
-            taken.append((entry, upto))
-            if len(bars) >= self._at_once:
-                break
+        items = self._queue.take(self._at_once)
         started = time.monotonic()
-        await self._write(bars, records)
-        if bars:
-            self.drain_rate = len(bars) / max(time.monotonic() - started, 1e-6)
+        await self._write(items)
+        if items:
+            self.drain_rate = len(items) / max(time.monotonic() - started, 1e-6)
+        # Of what comes meanwhile, not even a batch without bars: its dead letters may be on their way.
+        mark = self._queue.mark()
         await self._producer.barrier()  # the dead letters among them
-        for entry, upto in taken:
-            entry.written = upto
-            # Of what came since, not even a batch without bars: its dead letters may be on their way.
-            entry.done = upto == len(entry.bars)
-        while self._entries and self._entries[0].done:
-            entry = self._entries.popleft()
-            entry.batch.ack()
-            self.on_stored(entry.batch.tp.partition, entry.batch.last_offset)
-            self._resize(-len(entry.bars))
+        for batch in self._queue.finished(mark):
+            batch.ack()
+            self.on_stored(batch.tp.partition, batch.last_offset)
 
-    async def _write(self, bars: Sequence[Bar], records: Sequence[Record]) -> None:
-        if not bars:
+    async def _write(self, items: Sequence[Item]) -> None:
+        if not items:
             return
+        bars = [item.bar for item in items]
         smaller: tuple[type[StoreError], ...] = (StoreTooSlow,) if len(bars) > 1 else ()
         try:
             result = await self._patience(lambda: self._store.write(bars), unless=smaller)
@@ -219,26 +217,32 @@ class StoreWriter:
             if isinstance(exc, StoreTooSlow):
                 if not half:
                     raise
-                log.warning("store.too_slow", error=str(exc), bars=len(bars), next=half, queue=self._size)
+                log.warning("store.too_slow", error=str(exc), bars=len(bars), next=half, queue=self.size)
                 self._at_once = half
             elif not half:
-                await self._refusals.refused(records[0], exc)
+                self._queue.settle(items[0])
+                await self._refusals.refused(items[0].record, exc)
                 return
-            await self._write(bars[:half], records[:half])
-            await self._write(bars[half:], records[half:])
+            await self._write(items[:half])
+            await self._write(items[half:])
             return
         if len(bars) >= self._at_once:
             self._at_once = min(self._at_once + self._write_batch // 50 + 1, self._write_batch)
+        self.written += result.written
         self.stale += result.stale
         conflicts = set(map(id, result.conflicts))
-        for bar, record in zip(bars, records, strict=True):
-            if id(bar) in conflicts:
-                await self._refusals.conflict(record, bar)
+        conflicting = [item for item in items if id(item.bar) in conflicts]
+        for item in items:
+            if id(item.bar) not in conflicts:
+                self._queue.settle(item)
+        self._resized()
+        for item in conflicting:
+            self._queue.settle(item)  # each in the moment in which it is counted as a dead letter
+            await self._refusals.conflict(item.record, item.bar)
         self.on_written([bar for bar in bars if id(bar) not in conflicts])
 
-    def _resize(self, by: int) -> None:
-        self._size += by
-        level = next_level(self.level, self._size / self.capacity, self._thresholds)
+    def _resized(self) -> None:
+        level = next_level(self.level, self.size / self.capacity, self._thresholds)
         if self._absent or (self._holding and self.level is Level.hard):
             level = Level.hard
         changed, self.level = level is not self.level, level

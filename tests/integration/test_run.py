@@ -153,6 +153,21 @@ def test_standard_input_gzip_and_json_lines_give_the_same_bars(tmp_path: Path) -
     assert len(seen[0]) == 30
 
 
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "error"])
+def test_a_run_drops_nothing_whatever_the_policy_of_workers_is(tmp_path: Path, overflow: str) -> None:
+    rows = [f"A,{BASE + i * 10**9},,1,0.5,{i},buy," for i in range(400)]
+    found = summary(
+        csv_file(tmp_path / "t.csv", rows),
+        "--bars",
+        "1s",
+        cwd=tmp_path,
+        TIDEGATE_OVERFLOW=overflow,
+        TIDEGATE_QUEUE_CAPACITY="2",
+    )
+    assert found["bars"] == {"1s": 400}
+    assert len(stored(tmp_path, "1s", "A")) == 400
+
+
 def test_a_line_that_no_record_can_hold_is_refused_with_file_and_line(tmp_path: Path) -> None:
     rows = [f"A,{BASE + i * 10**9},,10,1,{i},buy," for i in range(4)]
     rows.insert(2, "A," + "9" * 3_000_000)

@@ -9,6 +9,7 @@ import pytest
 from schemas.errors import ConfigError
 from streams.bars.types import Late
 from streams.settings import ROLES, Settings, TickTopic, load_settings
+from streams.store.overflow import Overflow
 
 SECRET = "hunter2"  # noqa: S105
 
@@ -126,6 +127,7 @@ def test_roles_that_make_no_sense_are_refused(text: str, complaint: str) -> None
         ("[[ticks]]\ntopics = 'x'\n", ["ticks.0.topics: there is no such setting"]),
         ("queue_capacity = 0\n", ["queue_capacity:", "greater than 0"]),
         ("queue_capacity = 'many'\n", ["queue_capacity:", "valid integer"]),
+        ("overflow = 'drop'\n", ["overflow:", "'drop_oldest'", "'error'"]),
         ("checkpoint = '5'\n", ["checkpoint: '5' is not a duration", "such as 500ms"]),
         ("[[ticks]]\nfeed = 'nyse'\n", ["ticks.0: feed 'nyse' is not known: one of", "binance"]),
         ("[[ticks]]\nbars = ['1w']\n", ["ticks.0", "1w"]),
@@ -144,6 +146,16 @@ def test_what_is_wrong_in_a_file_is_named_with_the_file(text: str, complaints: l
     assert message.startswith("tidegate.toml: ")
     for complaint in complaints:
         assert complaint in message
+
+
+def test_what_does_not_fit_waits_unless_somebody_wants_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_settings().overflow is Overflow.block
+    written('overflow = "drop_oldest"\n')
+    assert load_settings().overflow is Overflow.drop_oldest
+    monkeypatch.setenv("TIDEGATE_OVERFLOW", "error")
+    assert load_settings().overflow is Overflow.error
 
 
 def test_an_unknown_flag_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any, cast
 
 from schemas.feedback import Feedback, Level, decode_feedback
@@ -17,6 +18,7 @@ class Queue:
     size = 90
     capacity = 100
     drain_rate = 12.5
+    drops = SimpleNamespace(total=7)
 
 
 class Topic:
@@ -57,6 +59,15 @@ async def test_a_worker_that_leaves_lets_go_of_all_and_takes_nothing_more() -> N
     await at.own([0, 1])
     await at.own([])
     assert topic.take() == []
+
+
+async def test_what_was_dropped_is_said_also_with_the_last_word() -> None:
+    topic = Topic()
+    at = publisher(topic)
+    await at.own([0])
+    await at._publish(0)
+    await at.leave()
+    assert [said.dropped for said in topic.said] == [7, 7]
 
 
 async def test_the_last_word_is_later_than_those_before_it_whatever_the_clock_says(monkeypatch: Any) -> None:

@@ -54,7 +54,7 @@ feedbacks = messages(
         "partition": naturals,
         "epoch": naturals,
     },
-    {"source": words, "drain_rate": nothing | positive},
+    {"source": words, "drain_rate": nothing | positive, "dropped": naturals},
 )
 rates = messages(
     {"provider": words, "scale": st.floats(0, 1).map(repr), "reason": levels, "ts": floats},
