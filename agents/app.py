@@ -24,6 +24,7 @@ from streams.broker import check_topics, confluent_config
 from streams.fenced import FencedProducer
 from streams.flow.controller import RateController
 from streams.flow.feedback import FeedbackPublisher
+from streams.flow.lag import LagWatch
 from streams.flow.policy import policy_of
 from streams.flow.recall import recall
 from streams.flow.throttle import Throttle
@@ -166,6 +167,9 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         every(app, interval_s, step, f"checkpoint-{turn}", turn * interval_s / TURNS)
     every(app, 1.0, pipeline.publish_idle, "publish_idle")
     every(app, 1.0, throttle.refresh, "refresh_rates")
+    if keep_state:
+        lag = LagWatch(settings, throttle, lambda place: pipeline.position(TP(*place)))
+        every(app, lag.every_s, lag.look, "lag")
     return BarsRole(app, pipeline, throttle, valve)
 
 

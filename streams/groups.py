@@ -70,24 +70,37 @@ class Groups:
 
     def lag(self, group: str, places: Iterable[Place]) -> dict[Place, int]:
         """How many offsets of each partition the group has not committed; all where it has committed none."""
+        committed = self.committed(group, places := list(places))
+        # What was deleted cannot be read any more, and no lag either.
+        return {
+            place: max(0, end - max(first, committed.get(place, -1)))
+            for place, (first, end) in self.bounds(places).items()
+        }
+
+    def bounds(self, places: Iterable[Place]) -> dict[Place, tuple[int, int]]:
+        """The first offset that each partition holds, and the one after the last."""
         tps = [TopicPartition(topic, partition) for topic, partition in places]
         if not tps:
             return {}
         first, end = self._offsets(tps, OffsetSpec.earliest()), self._offsets(tps, OffsetSpec.latest())
+        return {place: (first[place], end[place]) for place in end}
+
+    def committed(self, group: str, places: Iterable[Place]) -> dict[Place, int]:
+        """What the group has committed, of the partitions of which it has committed anything."""
+        tps = [TopicPartition(topic, partition) for topic, partition in places]
+        if not tps:
+            return {}
         try:
             request = [ConsumerGroupTopicPartitions(group, tps)]
             future = self._admin.list_consumer_group_offsets(request, request_timeout=_REQUEST_S)[group]
-            committed = {
-                (tp.topic, tp.partition): tp.offset for tp in future.result(_REQUEST_S).topic_partitions
-            }
+            found = future.result(_REQUEST_S).topic_partitions
         except (KafkaException, TimeoutError) as exc:
             if _code(exc) != KafkaError.GROUP_ID_NOT_FOUND:
                 raise _refused(
                     f"the offsets of group {group} cannot be read", exc, "describe groups"
                 ) from None
-            committed = {}
-        # What was deleted cannot be read any more, and no lag either.
-        return {place: max(0, end[place] - max(first[place], committed.get(place, -1))) for place in end}
+            return {}
+        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
     def _offsets(self, tps: list[TopicPartition], which: OffsetSpec) -> dict[Place, int]:
         futures = self._admin.list_offsets(dict.fromkeys(tps, which), request_timeout=_REQUEST_S)

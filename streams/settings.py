@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     scale_hard: _Scale = Field(0.0, description="under every policy, while the store can take no more")
     heartbeat: DurationNs = Field(10**9, gt=0, description="how often feedback is repeated")
     feedback_ttl: DurationNs = Field(10 * 10**9, gt=0, description="after this a silent store counts no more")
+    follow_lag: bool = Field(
+        True, description="slow down where GROUP-store leaves bars unread until their retention nears its end"
+    )
     delivery: Literal["at_least_once", "exactly_once"] = Field(
         "at_least_once", description="whether the store waits until bars are committed, with their state"
     )
