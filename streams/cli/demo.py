@@ -37,7 +37,9 @@ SLOW_FROM, SLOW_UNTIL = 0.1, 0.65
 
 
 @click.command("demo")
-@click.option("--seconds", default=15.0, show_default=True, type=click.FloatRange(2, 3600))
+@click.option(
+    "--seconds", type=click.FloatRange(2, 3600), help="How long.  [default: 15, and 30 with --slow-store]"
+)
 @click.option("--slow-store", is_flag=True, help="Make the store slow for a while, and see what happens.")
 @click.option(
     "--rate", default=2000, show_default=True, type=click.IntRange(1, 50_000), help="Ticks per second."
@@ -60,6 +62,7 @@ def command(roles: Any, /, **options: Any) -> None:
       tidegate demo --seconds 60 --rate 20000 --json
     """
     logs.configure("ERROR")
+    options["seconds"] = options["seconds"] or (30.0 if options["slow_store"] else 15.0)
     summary = asyncio.run(_demo(roles(), options))
     if not options["as_json"]:
         click.echo()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Self
 
 import click
@@ -56,10 +56,15 @@ class View:
 
     def _line(self) -> str:
         loop, writer = self._loop, self._loop.store.writer
-        held = ", ".join(
-            f"{p} {'paused' if h.decision.scale == 0 else 'slowed'}"
-            for p, h in sorted(loop.bars.throttle.held.items())
-        )
+        flows: defaultdict[str, list[str]] = defaultdict(list)
+        for partition in range(len(loop.lag())):
+            held = loop.bars.throttle.held.get(partition)
+            scale = held.decision.scale if held else 1.0
+            flow = "open" if scale == 1 else f"at {scale:.0%}" if scale else "paused"
+            flows[flow].append(str(partition))
+        listed = [
+            f"{' '.join(which) if flows.keys() - {flow} else 'all'} {flow}" for flow, which in flows.items()
+        ]
         return "  ".join(
             [
                 f"{time.monotonic() - loop.started:5.1f} s",
@@ -67,7 +72,7 @@ class View:
                 f"lag {sum(loop.lag()):>6,}",
                 f"bars {self._stored():>5,}",
                 f"queue {writer.size:>3}/{writer.capacity} {writer.level.value:<4}",
-                f"partitions: {held or 'all open'}",
+                f"partitions: {', '.join(listed)}",
                 f"({self.note})" if self.note else "",
             ]
         ).rstrip()
