@@ -12,7 +12,7 @@ import pytest
 from schemas.feedback import encode_feedback
 from support.bars import schema, wait_stored
 from support.coordinator import Coordinator
-from support.kafka import TestTopics
+from support.kafka import TestTopics, records
 from support.load import Load
 from support.wait import until
 from support.workers import OWN_TOPICS, Group, Settled, Worker, wait_assigned
@@ -165,6 +165,12 @@ def test_whoever_gets_a_paused_partition_keeps_it_paused(
             store.say(dict.fromkeys(ALL, "hard"))
             until(lambda: held([first]) == dict.fromkeys(ALL, 0.0), 10, "all are paused")
             positions = until(Settled(scene.bars_group, scene.ticks, set(ALL)), 20, "all stand still")
+            # Three seconds at least, where an instrument that is quiet for one is published early.
+            published = [len(records(kafka, f"{scene.prefix}bars.v1", partition)) for partition in ALL]
+            until(Settled(scene.bars_group, scene.ticks, set(ALL)), 20, "all stand still")
+            assert published == [
+                len(records(kafka, f"{scene.prefix}bars.v1", partition)) for partition in ALL
+            ], "a partition that is paused is not idle"
 
             with scene.worker("bars-2", "bars") as second:
                 wait_assigned(scene.bars_group, 2, scene.ticks, [first, second])
