@@ -60,7 +60,12 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" not in config.option.markexpr:  # only who asks for them gets them, whatever else is asked for
+        left_out = [item for item in items if item.get_closest_marker("slow")]
+        if left_out:
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
     for item in items:
         for tier in tiers.ALL:
             tier.claim(item)

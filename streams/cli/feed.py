@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from streams.settings import Settings, load_settings
 from streams.simulate import VENUE, SimulatedFeed
 
 if TYPE_CHECKING:
+    from streams.cli.obeying import Scales
     from streams.cli.publishing import Publisher
 
 _STEP_S = 0.05
@@ -92,6 +94,11 @@ class Lag(click.ParamType):
     type=click.FloatRange(0, 1, max_open=True),
     help="Share of ticks that are sent twice.",
 )
+@click.option(
+    "--obey",
+    is_flag=True,
+    help="Send each partition's ticks at the scale that the rate topic tells of it, not at full rate.",
+)
 @broker_option
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
@@ -102,11 +109,16 @@ def command(config: Path | None, broker: str | None, as_json: bool, **options: A
     Ctrl-C, then waits for what was sent and says how much that was. A broker that is away is waited
     for, up to a minute; what was not sent meanwhile is not made up for.
 
+    With --obey it follows the rate topic of the workers (topic_prefix and group are those of the settings):
+    of a partition at scale 0.5 every other tick is sent, of a paused one none. What is held back is
+    counted, and is not sent later. Each change is told on standard error.
+
     \b
     Examples:
       tidegate feed --topic md.ticks.v1
       tidegate feed --topic md.ticks.v1 --rate 20000/s --instruments 200 --seconds 60 --json
       tidegate feed --topic md.ticks.v1 --duplicates 0.01 --disorder 1s
+      tidegate feed --topic md.ticks.v1 --rate 2000/s --obey
     """
     settings = load_settings(config, broker=broker)
     venue = _venue(settings, options["topic"], options["venue"])
@@ -122,7 +134,15 @@ def command(config: Path | None, broker: str | None, as_json: bool, **options: A
     stop = Stop()
     with stop.on_signals():
         account, error = asyncio.run(
-            _run(settings, options["topic"], feed, options["rate"], options["seconds"], stop)
+            _run(
+                settings,
+                options["topic"],
+                feed,
+                options["rate"],
+                options["seconds"],
+                stop,
+                obey=options["obey"],
+            )
         )
     print_account(account, as_json=as_json)
     if error is not None:
@@ -146,14 +166,28 @@ def _venue(settings: Settings, topic: str, asked: str | None) -> str:
 
 
 async def _run(
-    settings: Settings, topic: str, feed: SimulatedFeed, rate: float, seconds: float | None, stop: Stop
+    settings: Settings,
+    topic: str,
+    feed: SimulatedFeed,
+    rate: float,
+    seconds: float | None,
+    stop: Stop,
+    *,
+    obey: bool,
 ) -> tuple[dict[str, Any], TidegateError | None]:
     from streams.cli.publishing import open_publisher  # loads the Kafka client, as --help need not
 
     publisher = await open_publisher(settings, topic)
     error: TidegateError | None = None
+    scales: Scales | None = None
     try:
-        await _publish(publisher, feed, rate, seconds, stop)
+        async with contextlib.AsyncExitStack() as stack:
+            if obey:
+                from streams.cli.obeying import obeying
+
+                following = obeying(settings, topic, lambda line: click.echo(line, err=True))
+                scales = await stack.enter_async_context(following)
+            await _publish(publisher, feed, rate, seconds, stop, scales)
         await publisher.settle()
     except TidegateError as exc:
         error = exc
@@ -164,13 +198,19 @@ async def _run(
         "published": publisher.published,
         "refused": publisher.refused,
         "duplicates": feed.duplicated,
+        **({} if scales is None else {"held_back": scales.held_back}),
         **rates(publisher.published, publisher.seconds),
     }
     return account, error
 
 
 async def _publish(
-    publisher: Publisher, feed: SimulatedFeed, rate: float, seconds: float | None, stop: Stop
+    publisher: Publisher,
+    feed: SimulatedFeed,
+    rate: float,
+    seconds: float | None,
+    stop: Stop,
+    scales: Scales | None,
 ) -> None:
     started = last = settled = time.monotonic()
     due = 0.0
@@ -185,7 +225,12 @@ async def _publish(
         ticks = feed.ticks(int(due), time.time_ns())
         due -= len(ticks)
         for tick in ticks:
-            await publisher.publish(tick.encode(), tick.key(), "the simulated feed")
+            key = tick.key()
+            partition = -1 if scales is None else scales.admit(key)
+            if partition is not None:
+                await publisher.publish(tick.encode(), key, "the simulated feed", partition=partition)
+        if scales is not None:
+            scales.look()
         if seconds is not None and now - started >= seconds:
             return
         if now - settled >= _SETTLE_S:

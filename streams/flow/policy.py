@@ -40,6 +40,10 @@ LOWEST = 0.02
 SETTLE_S = 2.0
 AIM = 0.8
 
+#: Where it goes up to 1 and has come so far, it is there: it would come closer and closer for ever, and a partition
+#: that is not open altogether takes what is produced, but none of its backlog.
+OPEN = 0.95
+
 #: Errors of a user's policy that are told, each once.
 _MOST_SAID = 10
 
@@ -111,7 +115,8 @@ class Drain:
         else:
             balance = scale * feedback.drain_rate / feedback.arrival_rate
             wanted = min(1.0, max(LOWEST, balance * (2 - fill / self._aim)))
-        return max(LOWEST, wanted + (scale - wanted) * exp(-elapsed_s / SETTLE_S))
+        found = wanted + (scale - wanted) * exp(-elapsed_s / SETTLE_S)
+        return 1.0 if wanted == 1 and found >= OPEN else max(LOWEST, found)
 
 
 POLICIES: Mapping[str, type[Step | Linear | Aimd | Drain]] = {

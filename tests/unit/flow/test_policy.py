@@ -153,6 +153,16 @@ def test_the_store_is_kept_busy_and_its_queue_within_bounds(name: str, slower: f
     assert plant.stored - before >= 0.95 * 100 * 300
 
 
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("asked_each_s", [0.1, 0.5, 1.0, 3.0])
+def test_when_the_pressure_is_gone_the_partition_is_open_altogether(name: str, asked_each_s: float) -> None:
+    policy, scale, asked_for_s = named(name), 0.0, 0.0
+    while scale < 1:
+        scale = policy.scale(said("ok", 0.0, 500.0, 100.0), scale, asked_each_s)
+        asked_for_s += asked_each_s
+        assert asked_for_s <= 12
+
+
 def test_drain_lets_through_what_the_store_takes() -> None:
     plant = Plant(policy_of(settings(policy="drain")), takes=100, comes=400)
     plant.run(120)
