@@ -153,6 +153,12 @@ def test_the_store_is_kept_busy_and_its_queue_within_bounds(name: str, slower: f
     assert plant.stored - before >= 0.95 * 100 * 300
 
 
+def test_drain_takes_a_database_that_takes_nothing_for_what_it_is() -> None:
+    policy = named("drain")
+    assert policy.scale(said("soft", 0.6, drain=0.0, arrival=100.0), 1.0, 60.0) == pytest.approx(LOWEST)
+    assert policy.scale(said("soft", 0.6, drain=None, arrival=100.0), 1.0, 60.0) == pytest.approx(1.0)
+
+
 def test_drain_lets_through_what_the_store_takes() -> None:
     plant = Plant(policy_of(settings(policy="drain")), takes=100, comes=400)
     plant.run(120)
@@ -224,6 +230,12 @@ def test_scales_have_the_names_of_the_ecosystem_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MDP_FB_SCALE_HARD", "0.2")
     monkeypatch.setenv("TIDEGATE_SCALE_HARD", "0.1")
     assert dict(settings().scales) == {Level.ok: 1.0, Level.soft: 0.4, Level.hard: 0.1}
+
+
+def test_other_variables_of_the_ecosystem_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MDP_FB_TICKS", "not JSON")
+    monkeypatch.setenv("MDP_FB_BROKER", "elsewhere:9092")
+    assert settings().broker != "elsewhere:9092"
 
 
 @pytest.mark.parametrize(
