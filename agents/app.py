@@ -82,7 +82,7 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         settings.ticks,
         topics,
         outlet,
-        caught_up=lambda tp, offset: valve.scale(tp.partition) >= 1 and app.consumer.caught_up(tp, offset),
+        caught_up=lambda tp, offset: valve.scale(tp.partition) > 0 and app.consumer.caught_up(tp, offset),
         pace=pace,
         keep_state=keep_state,
         checkpoint_bytes=settings.checkpoint_bytes,

@@ -17,6 +17,7 @@ import aiokafka
 from aiokafka.errors import (
     ConsumerStoppedError,
     IllegalStateError,
+    KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
 )
@@ -53,6 +54,10 @@ LEAVE_S = 5.0
 RECHECK_S = 0.02
 
 
+#: How often it is asked where the logs end of which something waits to be taken: until it is, nothing is fetched.
+LOOK_S = 1.0
+
+
 class Fetch(NamedTuple):
     """Records taken from aiokafka, with the seek epoch that each partition had at that moment."""
 
@@ -65,6 +70,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     consumer: Consumer
     _committing: asyncio.Future[bool] | None = None
+    _looking: asyncio.Task[None] | None = None
+    _looked_at = -inf
     _got_some_at = -inf
     logger = logging.getLogger("faust.transport.tidegate")  # mode would take this module's
 
@@ -117,6 +124,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             if tp.topic in self.consumer.transport.raw_topics:
                 unpack(consumer._fetcher._records.get(tp))
         records: dict[TP, list[Any]] = {}
+        offsets: dict[TP, int] = {}
         try:
             # aiokafka takes an empty set for "all partitions".
             if unlimited := {tp for tp, room in wanted.items() if room is None}:
@@ -133,13 +141,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 await self._leap(consumer, tp, offset)
         finally:
             for tp, of_partition in records.items():
-                taken[TP(tp.topic, tp.partition)] = of_partition[-1].offset
+                last = of_partition[-1].offset
+                offsets[tp] = last - taken.get(tp, of_partition[0].offset - 1)
+                taken[TP(tp.topic, tp.partition)] = last
             self.consumer.taking = False
-        self._tell(consumer, records)
+        self._tell(consumer, offsets)
+        self._look(consumer)
         self._gather(consumer._fetcher, bool(records))
         return Fetch(records, {tp: epochs[tp] for tp in records})
 
-    def _tell(self, consumer: aiokafka.AIOKafkaConsumer, records: Mapping[TP, list[Any]]) -> None:
+    def _tell(self, consumer: aiokafka.AIOKafkaConsumer, offsets: Mapping[TP, int]) -> None:
         """Say of each partition of a batch topic what was taken of it, and where its log ends."""
         transport, assignment = self.consumer.transport, consumer._subscription.subscription.assignment
         if assignment is None:
@@ -147,7 +158,29 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         for tp in assignment.tps:
             state = assignment.state_value(tp)
             if tp.topic in transport.batch_topics and state._position is not None and state.lso is not None:
-                transport.on_taken(TP(*tp), len(records.get(tp, ())), state.lso, state._position)
+                transport.on_taken(TP(*tp), offsets.get(tp, 0), state.lso, state._position)
+
+    def _look(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
+        """Ask now and then where the logs end that are not fetched meanwhile; nobody waits for it."""
+        now = monotonic()
+        if now - self._looked_at < LOOK_S or (self._looking is not None and not self._looking.done()):
+            return
+        if tps := [
+            tp for tp in consumer._fetcher._records if tp.topic in self.consumer.transport.batch_topics
+        ]:
+            self._looked_at = now
+            self._looking = asyncio.create_task(self._see_ends(consumer, tps))
+
+    async def _see_ends(self, consumer: aiokafka.AIOKafkaConsumer, tps: list[Any]) -> None:
+        assignment = consumer._subscription.subscription.assignment
+        try:
+            ends = await consumer.end_offsets(tps)
+        except KafkaError:
+            return  # fetches fail then, too, and say so
+        for tp, end in ends.items():
+            state = assignment and assignment.state_value(tp)
+            if state is not None and state.lso is not None:
+                state.lso = max(state.lso, end)
 
     def _gather(self, fetcher: Any, got_some: bool) -> None:
         """Let the broker gather records while they flow; the first one after a pause comes at once."""
@@ -183,6 +216,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return bool(done) and bool(commit.result())
 
     async def on_thread_stop(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
         # Where the broker is away aiokafka stumbles over what it cancels, and mode waits a minute for us.
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(LEAVE_S):

@@ -200,8 +200,12 @@ class _EcosystemSource(EnvSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         super().__init__(settings_cls, env_prefix="MDP_FB_")
 
-    def __call__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__call__().items() if name.startswith("scale_")}
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {
+            name: value
+            for name, value in super()._load_env_vars().items()
+            if name.lower().startswith("mdp_fb_scale_")
+        }
 
 
 _config_file: Path | None = None

@@ -264,8 +264,8 @@ class Transport(driver.Transport):  # type: ignore[misc]
     is_open: Callable[[TP], bool] = staticmethod(lambda tp: True)
     #: How many records of such a partition may be taken now; None is any number. From the consumer's thread, too.
     allowance: Callable[[TP], int | None] = staticmethod(lambda tp: None)
-    #: Called there with how many records were taken, where the log ends as far as is known, and the position.
-    on_taken: Callable[[TP, int, int, int], None] = staticmethod(lambda tp, records, end, position: None)
+    #: Called there with how many offsets were taken, where the log ends as far as is known, and the position.
+    on_taken: Callable[[TP, int, int, int], None] = staticmethod(lambda tp, offsets, end, position: None)
     #: Batches of one partition that may wait to be worked on.
     max_waiting: int = 4
     #: Whether records of transactions that are not committed are read: "read_committed" or "read_uncommitted".

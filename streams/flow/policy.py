@@ -110,7 +110,7 @@ class Drain:
         if feedback.level is Level.hard:
             return self._scales[Level.hard]
         fill = feedback.queue_size / feedback.capacity
-        if not feedback.drain_rate or not feedback.arrival_rate or fill < self._aim / 2:
+        if feedback.drain_rate is None or not feedback.arrival_rate or fill < self._aim / 2:
             wanted = 1.0  # what is written a little at a time says nothing of what could be
         else:
             balance = scale * feedback.drain_rate / feedback.arrival_rate

@@ -72,26 +72,35 @@ class Share:
         rate = self._fill(now)
         return int(self._room) if self._room >= max(1.0, rate * GRAIN_S) else 0
 
-    def took(self, records: int, now: float) -> None:
-        """Note that so many were taken."""
-        self._total += records
+    def took(self, offsets: int, now: float) -> None:
+        """Note how many offsets were taken: what is produced is known in offsets, and transactions take some."""
+        self._total += offsets
         if self.scale == 1:
             self._consumed.note(self._total, now)
         else:
-            self._room = max(0.0, self._room - records)
+            self._room = max(-self._most(self._rate), self._room - offsets)
 
     def saw_end(self, end: int, position: int, now: float) -> None:
         """Note where the log ended when that was last looked at, and up to where it is consumed."""
         # A consumer that has enough to read does not look: the same end again says nothing.
-        if end != self._end:
+        # Nor does a lower one: what is not committed yet is counted by some, and not by others.
+        if end > self._end:
             self._end = end
             self._produced.note(end, now)
         if position >= end:
-            self._live_at = now
+            self._live_at, self._live = now, True
 
     def _fill(self, now: float) -> float:
         """Add what came due since the last time; gives the rate at which it does."""
-        rate = 0.0 if self.scale == 1 else self.scale * (self.unhindered or 0.0)
-        self._room = min(self._room + rate * (now - self._filled_at), max(1.0, rate * BURST_S))
+        rate = self._rate
+        self._room = min(self._room + rate * (now - self._filled_at), self._most(rate))
         self._filled_at = now
         return rate
+
+    @property
+    def _rate(self) -> float:
+        return 0.0 if self.scale == 1 else self.scale * (self.unhindered or 0.0)
+
+    @staticmethod
+    def _most(rate: float) -> float:
+        return max(1.0, rate * BURST_S)

@@ -117,10 +117,12 @@ class Throttle:
     def own(self, partitions: Iterable[int]) -> None:
         """Take note of the partitions this worker owns now; others are released."""
         gone = self.owned - (owned := frozenset(partitions))
+        # Of those that come, too: feedback that was on its way when they went says nothing of now.
+        for partition in self.owned ^ owned:
+            self._controller.forget(partition)
         self.owned = owned
         for partition in gone:
             self._valve.release(partition)
-            self._controller.forget(partition)
             self.held.pop(partition, None)
             self._said.pop(partition, None)
 

@@ -35,8 +35,11 @@ class Valve:
         return True
 
     def release(self, partition: int) -> None:
-        """Open a partition that is no longer ours to hold back."""
+        """Open a partition that is no longer ours to hold back, and forget how it flowed."""
         self.set(partition, 1.0)
+        for tp in list(self._shares):
+            if tp[1] == partition:
+                self._shares.pop(tp, None)
 
     def scale(self, partition: int) -> float:
         """The scale of a partition."""
@@ -50,12 +53,12 @@ class Valve:
         """How many records may be taken now; None is any number."""
         return self._share(tp).allowance(self._clock())
 
-    def took(self, tp: tuple[str, int], records: int, end: int, position: int) -> None:
-        """Note what was taken, where the log ended when the broker was last asked, and the position in it."""
+    def took(self, tp: tuple[str, int], offsets: int, end: int, position: int) -> None:
+        """Note how far it went, where the log ended when the broker was last asked, and the position in it."""
         share, now = self._share(tp), self._clock()
         share.saw_end(end, position, now)
-        if records:
-            share.took(records, now)
+        if offsets:
+            share.took(offsets, now)
 
     def _share(self, tp: tuple[str, int]) -> Share:
         share = self._shares.get(tp)

@@ -55,6 +55,20 @@ def test_many_short_pauses_lose_nothing(crew: Crew, topics: TestTopics) -> None:
         assert crew.took(topic, p) == list(range(sent[p])), f"each offset of [{p}] once"
 
 
+def test_where_the_log_of_a_held_back_partition_ends_is_known_although_it_is_not_fetched(
+    crew: Crew, topics: TestTopics
+) -> None:
+    topic = topics()
+    worker = crew.start(topic, closed=(0,))
+    crew.share(topic, worker)
+    produce(crew.bootstrap, topic, 10, partitions=[0])
+    until(lambda: worker.look(topic)[0]["buffered"], 5, "records are buffered")
+    produce(crew.bootstrap, topic, 1000, partitions=[0])
+    until(lambda: worker.look(topic)[0]["end"] == 1010, 5, "the end is seen")
+    worker.ordered("scaled", "scale", partitions=[0], scale=1)
+    crew.wait_for(topic, [1010, 0, 0, 0])
+
+
 def test_a_resume_takes_effect_at_once_beside_an_idle_topic(
     crew: Crew, topics: TestTopics, measured: Callable[[str, float], None]
 ) -> None:

@@ -204,6 +204,7 @@ class Worker:
             looks[f"{tp.topic}|{tp.partition}"] = {
                 "position": position,
                 "buffered": tp in inner._fetcher._records,
+                "end": inner._subscription.subscription.assignment.state_value(tp).lso,
                 "in_flight": consumer.ledger.in_flight(tp),
                 "committable": consumer.ledger.committable(tp),
                 "caught_up": consumer.caught_up(tp, position - 1),

@@ -67,6 +67,7 @@ class Kafka:
         self.subscription = SimpleNamespace(assignment=None)
         self._subscription = self._fetcher = self._subscriptions = self._coordinator = self
         self._fetch_waiters: set[Any] = set()
+        self._records: dict[TP, Any] = {}
         self.assign(*tps)
 
     def assign(self, *tps: TP) -> None:

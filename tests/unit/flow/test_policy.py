@@ -153,6 +153,7 @@ def test_the_store_is_kept_busy_and_its_queue_within_bounds(name: str, slower: f
     assert plant.stored - before >= 0.95 * 100 * 300
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("asked_each_s", [0.1, 0.5, 1.0, 3.0])
 def test_when_the_pressure_is_gone_the_partition_is_open_altogether(name: str, asked_each_s: float) -> None:
@@ -161,6 +162,12 @@ def test_when_the_pressure_is_gone_the_partition_is_open_altogether(name: str, a
         scale = policy.scale(said("ok", 0.0, 500.0, 100.0), scale, asked_each_s)
         asked_for_s += asked_each_s
         assert asked_for_s <= 12
+=======
+def test_drain_takes_a_database_that_takes_nothing_for_what_it_is() -> None:
+    policy = named("drain")
+    assert policy.scale(said("soft", 0.6, drain=0.0, arrival=100.0), 1.0, 60.0) == pytest.approx(LOWEST)
+    assert policy.scale(said("soft", 0.6, drain=None, arrival=100.0), 1.0, 60.0) == pytest.approx(1.0)
+>>>>>>> review
 
 
 def test_drain_lets_through_what_the_store_takes() -> None:
@@ -234,6 +241,12 @@ def test_scales_have_the_names_of_the_ecosystem_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MDP_FB_SCALE_HARD", "0.2")
     monkeypatch.setenv("TIDEGATE_SCALE_HARD", "0.1")
     assert dict(settings().scales) == {Level.ok: 1.0, Level.soft: 0.4, Level.hard: 0.1}
+
+
+def test_other_variables_of_the_ecosystem_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MDP_FB_TICKS", "not JSON")
+    monkeypatch.setenv("MDP_FB_BROKER", "elsewhere:9092")
+    assert settings().broker != "elsewhere:9092"
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,18 @@ LOOK_S = 0.02
 class Log:
     """A partition that is produced to at a steady rate, and a consumer that takes what its share allows.
 
-    It sees the end of the log when it has nothing left that it fetched, as aiokafka does.
+    It sees the end of the log when it has nothing left that it fetched, as aiokafka does, or asks for it, once a
+    second. Each record takes so many offsets: in a transaction of its own it is two.
     """
 
     def __init__(
-        self, rate: float, *, backlog: int = 0, capacity: float = 100_000, fetch: int = 8000
+        self,
+        rate: float,
+        *,
+        backlog: int = 0,
+        capacity: float = 100_000,
+        fetch: int = 8000,
+        offsets: int = 1,
     ) -> None:
         self.share = Share()
         self.now = 1000.0
@@ -31,6 +38,7 @@ class Log:
         self._end = 0
         self._capacity = int(capacity * LOOK_S)
         self._fetch = fetch
+        self._offsets = offsets
 
     def run(self, seconds: float) -> int:
         """Gives how many records were consumed."""
@@ -43,17 +51,17 @@ class Log:
 
     def _look(self) -> None:
         allowance = self.share.allowance(self.now)
-        if allowance == 0:
-            return
         if not self._buffered:
             self._end = int(self.produced)
             self._buffered = min(self._end - self.position, self._fetch)
         taken = min(self._buffered, self._capacity if allowance is None else allowance)
         self._buffered -= taken
         self.position += taken
-        self.share.saw_end(self._end, self.position, self.now)
+        if self._buffered and self.now % 1 < LOOK_S:
+            self._end = int(self.produced)
+        self.share.saw_end(self._end * self._offsets, self.position * self._offsets, self.now)
         if taken:
-            self.share.took(taken, self.now)
+            self.share.took(taken * self._offsets, self.now)
             self.took.append((self.now, taken))
 
 
@@ -119,6 +127,47 @@ def test_of_a_backlog_that_is_read_as_fast_as_can_be_it_is_a_fraction_of_that() 
     log.run(15)
     log.share.set(0.5, log.now)
     assert log.run(20) == pytest.approx(0.5 * 50_000 * 20, rel=0.1)
+
+
+def test_a_backlog_that_is_read_to_its_end_meanwhile_leaves_a_fraction_of_what_comes_then() -> None:
+    log = Log(1000, backlog=2_000_000, capacity=50_000)
+    log.run(15)
+    log.share.set(0.5, log.now)
+    log.run(100)
+    assert log.run(20) == pytest.approx(0.5 * 1000 * 20, rel=0.1)
+
+
+@pytest.mark.parametrize("silent_s", [20, 900, 36_000])
+def test_a_market_that_opens_after_a_silence_is_not_held_to_what_it_was(silent_s: float) -> None:
+    log = Log(100)
+    log.run(10)
+    log.share.set(0.5, log.now)
+    log.run(10)
+    log.rate = 0
+    log.run(20)
+    log.now += silent_s
+    log.rate = 10_000
+    log.run(10)
+    assert log.run(20) == pytest.approx(0.5 * 10_000 * 20, rel=0.1)
+
+
+def test_a_market_that_falls_off_is_noticed_before_all_is_taken_that_was_fetched() -> None:
+    log = Log(10_000, fetch=100_000)
+    log.run(10)
+    log.share.set(0.1, log.now)
+    log.run(60)
+    log.rate = 1000
+    log.run(10)
+    assert log.run(20) == pytest.approx(0.1 * 1000 * 20, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.5, 0.9])
+def test_offsets_that_transactions_take_do_not_count_as_records(scale: float) -> None:
+    log = Log(1000, offsets=2)
+    log.run(10)
+    log.share.set(scale, log.now)
+    log.run(10)
+    assert log.run(20) == pytest.approx(scale * 1000 * 20, rel=0.1)
 
 
 def test_one_who_takes_over_in_the_midst_of_it_learns_the_rate() -> None:

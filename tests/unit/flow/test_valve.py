@@ -94,6 +94,22 @@ def test_each_change_is_announced_after_it_has_taken_effect() -> None:
     assert heard == [{0: 0.0}, {0: 0.0, 1: 0.5}, {1: 0.5}]
 
 
+def test_a_partition_that_comes_back_is_not_held_to_how_it_flowed_before() -> None:
+    valve = Valve(clock := Clock())
+    for second in range(10):
+        clock.now = float(second)
+        valve.took(LOG, 1, 10**6, second)
+    valve.release(1)
+    clock.now = 36_000.0
+    valve.set(1, 0.5)
+    for second in range(10):
+        clock.now = 36_000.0 + second
+        valve.took(LOG, 0, 10**6 + second * 1000, 10)
+    valve.allowance(LOG)
+    clock.now += 0.1
+    assert valve.allowance(LOG) == 250, "half a second of half of 1000 a second"
+
+
 def test_releasing_opens_one_partition_only() -> None:
     valve = Valve()
     valve.set(0, 0)
