@@ -153,7 +153,6 @@ def test_the_store_is_kept_busy_and_its_queue_within_bounds(name: str, slower: f
     assert plant.stored - before >= 0.95 * 100 * 300
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("asked_each_s", [0.1, 0.5, 1.0, 3.0])
 def test_when_the_pressure_is_gone_the_partition_is_open_altogether(name: str, asked_each_s: float) -> None:
@@ -162,12 +161,12 @@ def test_when_the_pressure_is_gone_the_partition_is_open_altogether(name: str, a
         scale = policy.scale(said("ok", 0.0, 500.0, 100.0), scale, asked_each_s)
         asked_for_s += asked_each_s
         assert asked_for_s <= 12
-=======
+
+
 def test_drain_takes_a_database_that_takes_nothing_for_what_it_is() -> None:
     policy = named("drain")
     assert policy.scale(said("soft", 0.6, drain=0.0, arrival=100.0), 1.0, 60.0) == pytest.approx(LOWEST)
     assert policy.scale(said("soft", 0.6, drain=None, arrival=100.0), 1.0, 60.0) == pytest.approx(1.0)
->>>>>>> review
 
 
 def test_drain_lets_through_what_the_store_takes() -> None:
