@@ -60,7 +60,7 @@ class RateController:
         scale, since = self._decided.get(partition, (1.0, now))
         decision = Decision(partition, 1.0, Level.ok, None)
         order: tuple[float, ...] = ()
-        for feedback, at in self._latest.get(partition, {}).values():
+        for feedback, at in self._upto(partition, now).values():
             if at < now - self.ttl_s:
                 continue
             asked = self._asked(feedback, scale, max(0.0, now - since))
@@ -71,6 +71,14 @@ class RateController:
         self._decided[partition] = decision.scale, now
         return decision
 
+    def _upto(self, partition: int, now: float) -> dict[str, _Heard]:
+        """What was heard, never later than now: a clock that is set back must not prolong a pause."""
+        of_partition = self._latest.get(partition, {})
+        for coordinator_id, heard in of_partition.items():
+            if heard.at > now:
+                of_partition[coordinator_id] = heard._replace(at=now)
+        return of_partition
+
     def _asked(self, feedback: Feedback, scale: float, elapsed_s: float) -> float:
         asked = self._policy.scale(feedback, scale, elapsed_s)
         return 1.0 if asked >= 1 else max(0.0, asked)
@@ -78,7 +86,8 @@ class RateController:
     def expired(self, now: float) -> list[Feedback]:
         """Forget and return the last words of coordinators that have gone silent."""
         gone = []
-        for of_partition in self._latest.values():
+        for partition in self._latest:
+            of_partition = self._upto(partition, now)
             for coordinator_id, heard in list(of_partition.items()):
                 if heard.at < now - self.ttl_s:
                     gone.append(of_partition.pop(coordinator_id).feedback)

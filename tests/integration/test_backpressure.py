@@ -183,9 +183,12 @@ def test_without_its_feedback_topic_a_pause_ends_and_with_it_comes_back(
             store.say(dict.fromkeys(ALL, "hard"))
             until(lambda: held([bars]) == dict.fromkeys(ALL, 0.0), 10, "all are paused")
             topics.admin.delete_topics([scene.feedback])[scene.feedback].result(30)
+            gone_at = time.monotonic()
             until(lambda: not held([bars]), 20, "no pause outlives the store's word")
             assert {entry["coordinator"] for entry in bars.events("feedback.silent")} == {"test-store"}
             until(lambda: scene.keeps_up(load), 60, "it keeps up without feedback")
+            until(lambda: time.monotonic() - gone_at > 60, 60, "a minute has passed", every_s=1)
+            until(lambda: scene.keeps_up(load), 10, "it still keeps up")
             topics("feedback.v1")
             until(lambda: held([bars]) == dict.fromkeys(ALL, 0.0), 90, "its word is heard again")
             store.say(dict.fromkeys(ALL, "ok"))

@@ -93,6 +93,13 @@ def test_a_clock_that_is_ahead_of_ours_does_not_prolong_a_pause() -> None:
         assert len(controller.expired(NOW + TTL + 0.1)) == 1
 
 
+def test_a_clock_that_is_set_back_does_not_prolong_a_pause() -> None:
+    controller = after(said("hard"))
+    assert controller.decide(0, NOW - 3600).scale == 0
+    assert controller.decide(0, NOW - 3600 + TTL + 0.1) == OPEN
+    assert len(controller.expired(NOW - 3600 + TTL + 0.1)) == 1
+
+
 def test_feedback_that_is_out_of_date_when_it_comes_is_ignored() -> None:
     controller = RateController(STEP, TTL)
     assert not controller.observe(said("hard", ts=NOW - TTL - 0.1), NOW)
