@@ -89,19 +89,22 @@ class Throttle:
                 hint="who else writes to this topic?",
             )
         batch.ack()
-        await self._apply(self._controller.decide(batch.tp.partition, now))
+        await self._decide(batch.tp.partition, now)
 
     async def hear(self, said: Iterable[Feedback]) -> None:
         """Take feedback that did not come through `take`."""
         now = self._clock()
         for partition in {feedback.partition for feedback in said if self._controller.observe(feedback, now)}:
-            await self._apply(self._controller.decide(partition, now))
+            await self._decide(partition, now)
 
     async def refresh(self) -> None:
         """Decide again for all owned partitions, now."""
         now = self._clock()
         for feedback in self._controller.expired(now):
-            if self._controller.decide(feedback.partition, now).coordinator_id is not None:
+            partition = feedback.partition
+            if partition not in self.owned:
+                continue
+            if self._controller.decide(partition, now).coordinator_id is not None:
                 continue  # another store worker has taken the partition over, and speaks
             log.warning(
                 "feedback.silent",
@@ -112,24 +115,25 @@ class Throttle:
                 hint="its store worker has stopped, lost the partition, or cannot reach the broker",
             )
         for partition in self.owned:
-            await self._apply(self._controller.decide(partition, now))
+            await self._decide(partition, now)
 
     def own(self, partitions: Iterable[int]) -> None:
         """Take note of the partitions this worker owns now; others are released."""
         gone = self.owned - (owned := frozenset(partitions))
-        # Of those that come, too: feedback that was on its way when they went says nothing of now.
-        for partition in self.owned ^ owned:
-            self._controller.forget(partition)
         self.owned = owned
         for partition in gone:
             self._valve.release(partition)
+            self._controller.forget(partition)
             self.held.pop(partition, None)
             self._said.pop(partition, None)
 
+    async def _decide(self, partition: int, now: float) -> None:
+        # Not of others: the time that they are elsewhere is no time of this scale or that.
+        if partition in self.owned:
+            await self._apply(self._controller.decide(partition, now))
+
     async def _apply(self, decision: Decision) -> None:
         partition, scale = decision.partition, decision.scale
-        if partition not in self.owned:
-            return
         self._valve.set(partition, scale)
         now = self._clock()
         before = self.held.pop(partition, None)
