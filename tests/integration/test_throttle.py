@@ -61,8 +61,13 @@ class Scene:
         self.store.produce(self.feedback, value, partition=partition)
         assert self.store.flush(10) == 0
 
-    def decided(self) -> list[RateAdjustment]:
-        """What was published since the last look."""
+    async def told(self, count: int) -> list[RateAdjustment]:
+        """What was published since the last look: so many, and no more."""
+        told: list[RateAdjustment] = []
+        await eventually(lambda: told.extend(self._look()) or len(told) >= count, f"{count} are published")
+        return told + self._look()
+
+    def _look(self) -> list[RateAdjustment]:
         messages = self.rates.consume(100, 0.3)
         for message in messages:
             assert decode_rate(message.value()).partition == message.partition()
@@ -92,10 +97,7 @@ async def scene(
             throttle.own(owned)
             at = Scene(throttle, valve, store, feedback, rates)
             # What an owner before it told does not hold any more: it says where things stand.
-            told: list[RateAdjustment] = []
-            await eventually(
-                lambda: told.extend(at.decided()) or len(told) >= len(owned), "where things stand"
-            )
+            told = await at.told(len(owned))
             assert {(one.partition, one.scale, one.since) for one in told} == {(p, 1.0, None) for p in owned}
             yield at
     finally:
@@ -109,7 +111,7 @@ async def test_pressure_closes_and_opens_the_valve_of_its_partition_and_is_told(
             at.say(level, 2)
             await eventually(lambda s=scale: at.valve.scale(2) == s, f"{level} has scale {scale}")
             assert at.valve.paused().keys() <= {2}
-            [told] = at.decided()
+            [told] = await at.told(1)
             assert (told.provider, told.partition, told.scale, told.reason) == (
                 "unit",
                 2,
@@ -129,7 +131,7 @@ async def test_what_changes_nothing_is_not_told_again(topics: TestTopics) -> Non
             at.say("hard")
         at.say("hard", 1)
         await eventually(lambda: at.valve.scale(1) == 0, "all of it was read")
-        assert sorted((told.partition, told.scale) for told in at.decided()) == [(0, 0.0), (1, 0.0)]
+        assert sorted((told.partition, told.scale) for told in await at.told(2)) == [(0, 0.0), (1, 0.0)]
 
 
 async def test_a_pause_ends_when_the_store_falls_silent(topics: TestTopics) -> None:
@@ -139,7 +141,10 @@ async def test_a_pause_ends_when_the_store_falls_silent(topics: TestTopics) -> N
         closed = time.monotonic()
         await eventually(lambda: at.valve.scale(0) == 1, "it is open", TTL_S + 2)
         assert time.monotonic() - closed > TTL_S * 0.8
-        assert [(told.scale, told.coordinator_id) for told in at.decided()] == [(0.0, "store-1"), (1.0, None)]
+        assert [(told.scale, told.coordinator_id) for told in await at.told(2)] == [
+            (0.0, "store-1"),
+            (1.0, None),
+        ]
 
 
 async def test_the_worst_of_two_stores_holds_until_it_is_silent(topics: TestTopics) -> None:
@@ -156,7 +161,7 @@ async def test_the_worst_of_two_stores_holds_until_it_is_silent(topics: TestTopi
             if at.valve.scale(0) == 1:
                 break
             await asyncio.sleep(0.1)
-        assert [told.coordinator_id for told in at.decided()] == ["stalled", "healthy"]
+        assert [told.coordinator_id for told in await at.told(2)] == ["stalled", "healthy"]
 
 
 async def test_garbage_on_the_feedback_topic_changes_nothing(topics: TestTopics) -> None:
@@ -182,4 +187,4 @@ async def test_only_owned_partitions_are_touched_and_others_are_let_go(topics: T
         await eventually(
             lambda: at.valve.paused() == {1: 0.0, 2: 0.0}, "its store's last word holds for the new one"
         )
-        assert {told.partition for told in at.decided()} == {0, 1, 2}
+        assert {told.partition for told in await at.told(3)} == {0, 1, 2}
