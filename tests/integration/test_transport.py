@@ -65,8 +65,10 @@ def test_where_the_log_of_a_held_back_partition_ends_is_known_although_it_is_not
     until(lambda: worker.look(topic)[0]["buffered"], 5, "records are buffered")
     produce(crew.bootstrap, topic, 1000, partitions=[0])
     until(lambda: worker.look(topic)[0]["end"] == 1010, 5, "the end is seen")
+    assert crew.took(topic, 0) == [], "nothing of it is taken"
     worker.ordered("scaled", "scale", partitions=[0], scale=1)
     crew.wait_for(topic, [1010, 0, 0, 0])
+    assert crew.took(topic, 0) == list(range(1010)), "each offset once"
 
 
 def test_a_resume_takes_effect_at_once_beside_an_idle_topic(
