@@ -16,7 +16,7 @@ from streams.broker import confluent_config
 from streams.flow.pressure import next_level
 from streams.flow.retention import Backlog, Retention
 from streams.flow.throttle import Throttle
-from streams.groups import Groups, Place
+from streams.groups import Groups, Place, lag_of
 from streams.settings import Settings
 from streams.topics import Topics
 
@@ -149,7 +149,7 @@ class LagWatch:
                 )
             said.append(
                 Feedback(
-                    coordinator_id=f"lag of {self._group}",
+                    coordinator_id=lag_of(self._group),
                     queue_size=backlog.unread,
                     capacity=max(1, round(backlog.unread / used)) if used else max(1, backlog.unread),
                     level=level,
