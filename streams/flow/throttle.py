@@ -30,6 +30,7 @@ class _Said(NamedTuple):
     """What was told last of a partition, and when."""
 
     scale: float
+    coordinator_id: str | None
     at: float
 
 
@@ -141,10 +142,11 @@ class Throttle:
             self.held[partition] = Held(decision, before.since if before else now)
         said = self._said.get(partition)
         # What its last owner told does not hold any more, even if nothing is held back now.
-        if said is not None and not _is_news(scale, said, now):
+        moved = said is None or _has_moved(scale, said, now)
+        if said is not None and not moved and not _is_by_another(decision, said, now):
             return
-        self._said[partition] = _Said(scale, now)
-        if scale < 1 or (said is not None and said.scale < 1):
+        self._said[partition] = _Said(scale, decision.coordinator_id, now)
+        if moved and (scale < 1 or (said is not None and said.scale < 1)):
             self._log(decision, before, now)
         adjustment = RateAdjustment(
             provider=self._provider,
@@ -178,9 +180,14 @@ class Throttle:
         )
 
 
-def _is_news(scale: float, said: _Said, now: float) -> bool:
+def _has_moved(scale: float, said: _Said, now: float) -> bool:
     if scale == said.scale:
         return False
     if scale in (0, 1) or said.scale in (0, 1):
         return True
     return abs(scale - said.scale) >= _STEP and now - said.at >= _OFTEN_S
+
+
+def _is_by_another(decision: Decision, said: _Said, now: float) -> bool:
+    """Whether who is shown to hold a partition back is not the one who does."""
+    return decision.scale < 1 and decision.coordinator_id != said.coordinator_id and now - said.at >= _OFTEN_S

@@ -1,0 +1,87 @@
+"""What the rate topic, and the log, are told of decisions."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from schemas.feedback import Feedback, Level
+from schemas.rate import RateAdjustment, decode_rate
+from streams.flow.controller import RateController
+from streams.flow.policy import policy_of
+from streams.flow.throttle import Throttle
+from streams.flow.valve import Valve
+from streams.producer import BarrierProducer
+from streams.settings import load_settings
+
+TTL_S = 10.0
+
+
+class Producer:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.told: list[RateAdjustment] = []
+
+    async def send(self, topic: str, value: bytes, **kwargs: Any) -> None:
+        self.told.append(decode_rate(value))
+
+
+class Scene:
+    """A throttle that owns partition 0, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.producer = Producer()
+        self.valve = Valve()
+        self.throttle = Throttle(
+            self.valve,
+            RateController(policy_of(load_settings(None)), TTL_S),
+            cast("BarrierProducer", self.producer),
+            "rate",
+            "test",
+            clock=lambda: self.now,
+        )
+        self.throttle.own([0])
+
+    async def say(self, level: str, by: str) -> None:
+        await self.throttle.hear(
+            [
+                Feedback(
+                    coordinator_id=by,
+                    queue_size=5,
+                    capacity=10,
+                    level=Level(level),
+                    ts=self.now,
+                    partition=0,
+                    epoch=1,
+                )
+            ]
+        )
+
+    def told(self) -> list[tuple[float, str | None]]:
+        """What was told since the last look."""
+        told = [(one.scale, one.coordinator_id) for one in self.producer.told]
+        self.producer.told.clear()
+        return told
+
+
+async def test_who_holds_a_partition_back_is_told_when_it_is_another_one() -> None:
+    at = Scene()
+    await at.say("hard", "a")
+    at.told()
+    for _ in range(12):
+        at.now += 1
+        await at.say("hard", "b")
+        await at.throttle.refresh()
+    assert at.told() == [(0.0, "b")], "a has been silent for longer than it counts"
+    [told] = at.throttle.held.values()
+    assert told.since == 1000.0
+
+
+async def test_of_two_that_ask_for_the_same_one_is_told_and_no_more() -> None:
+    at = Scene()
+    for by in ("a", "b") * 5:
+        at.now += 1
+        await at.say("hard", by)
+        await at.throttle.refresh()
+    assert len(at.told()) <= 2
