@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import structlog
+from confluent_kafka import KafkaError
 
 from schemas.errors import BadRecord
 from schemas.feedback import Feedback, Level, decode_feedback
@@ -14,7 +17,7 @@ from schemas.rate import RateAdjustment, encode_rate
 from streams.batch import Batch
 from streams.flow.controller import Decision, RateController
 from streams.flow.valve import Valve
-from streams.producer import BarrierProducer
+from streams.producer import BarrierProducer, hint_for
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +35,12 @@ class _Said(NamedTuple):
     scale: float
     coordinator_id: str | None
     at: float
+    lost: bool = False
+    """Whether it did not get there."""
 
+
+#: How often it is said that decisions cannot be told.
+_TELL_S = 30.0
 
 #: A scale that has moved by less, or been told so recently, is not told again; that it is 0, or 1, always is.
 _STEP, _OFTEN_S = 0.05, 1.0
@@ -66,6 +74,8 @@ class Throttle:
         self._clock = clock
         self.held: dict[int, Held] = {}
         self._said: dict[int, _Said] = {}
+        self._undelivered: deque[tuple[int, KafkaError]] = deque()
+        self._complained = -_TELL_S
 
     async def take(self, batch: Batch) -> None:
         """Take the feedback of one batch."""
@@ -99,8 +109,9 @@ class Throttle:
             await self._decide(partition, now)
 
     async def refresh(self) -> None:
-        """Decide again for all owned partitions, now."""
+        """Decide again for all owned partitions, now, and tell again what did not get there."""
         now = self._clock()
+        self._take_back()
         for feedback in self._controller.expired(now):
             partition = feedback.partition
             if partition not in self.owned:
@@ -143,7 +154,7 @@ class Throttle:
         said = self._said.get(partition)
         # What its last owner told does not hold any more, even if nothing is held back now.
         moved = said is None or _has_moved(scale, said, now)
-        if said is not None and not moved and not _is_by_another(decision, said, now):
+        if said is not None and not moved and not said.lost and not _is_by_another(decision, said, now):
             return
         self._said[partition] = _Said(scale, decision.coordinator_id, now)
         if moved and (scale < 1 or (said is not None and said.scale < 1)):
@@ -158,8 +169,35 @@ class Throttle:
             since=self.held[partition].since if scale < 1 else None,
         )
         await self._producer.send(
-            self._topic, encode_rate(adjustment), key=str(partition).encode(), partition=partition
+            self._topic,
+            encode_rate(adjustment),
+            key=str(partition).encode(),
+            partition=partition,
+            on_error=partial(self._not_delivered, partition),
         )
+
+    def _not_delivered(self, partition: int, error: KafkaError) -> None:
+        self._undelivered.append((partition, error))  # in the producer's thread
+
+    def _take_back(self) -> None:
+        """What was not delivered has not been told."""
+        lost: dict[int, KafkaError] = {}
+        while self._undelivered:
+            partition, error = self._undelivered.popleft()
+            lost[partition] = error
+        for partition in lost.keys() & self._said.keys():
+            self._said[partition] = self._said[partition]._replace(lost=True)
+        if lost and time.monotonic() - self._complained >= _TELL_S:
+            self._complained = time.monotonic()
+            error = next(iter(lost.values()))
+            log.warning(
+                "rate.untold",
+                topic=self._topic,
+                partitions=sorted(lost),
+                error=error.str(),
+                hint=hint_for(error),
+                consequence="ticks are held back as decided, but neither status nor feeds know",
+            )
 
     def _log(self, decision: Decision, before: Held | None, now: float) -> None:
         if decision.scale == 0:

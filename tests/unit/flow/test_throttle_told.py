@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
+
+import structlog.testing
+from confluent_kafka import KafkaError
 
 from schemas.feedback import Feedback, Level
 from schemas.rate import RateAdjustment, decode_rate
@@ -17,13 +21,17 @@ TTL_S = 10.0
 
 
 class Producer:
-    """Keeps what it is given."""
+    """Keeps what it is given, and who hears of its failure."""
 
     def __init__(self) -> None:
         self.told: list[RateAdjustment] = []
+        self.on_error: list[Callable[[KafkaError], None] | None] = []
 
-    async def send(self, topic: str, value: bytes, **kwargs: Any) -> None:
+    async def send(
+        self, topic: str, value: bytes, *, on_error: Callable[[KafkaError], None] | None = None, **kwargs: Any
+    ) -> None:
         self.told.append(decode_rate(value))
+        self.on_error.append(on_error)
 
 
 class Scene:
@@ -85,3 +93,25 @@ async def test_of_two_that_ask_for_the_same_one_is_told_and_no_more() -> None:
         await at.say("hard", by)
         await at.throttle.refresh()
     assert len(at.told()) <= 2
+
+
+async def test_a_decision_that_was_not_delivered_is_told_again_and_logged() -> None:
+    at = Scene()
+    await at.say("hard", "a")
+    assert at.told() == [(0.0, "a")]
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            on_error = at.producer.on_error[-1]
+            assert on_error is not None
+            on_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+            at.now += 1
+            await at.throttle.refresh()
+            assert at.told() == [(0.0, "a")]
+        at.now += 1
+        await at.throttle.refresh()
+    assert at.told() == []
+    [entry] = (entry for entry in logs if entry["event"] == "rate.untold")
+    assert entry["partitions"] == [0]
+    assert "right to write" in entry["hint"]
+    assert not [entry for entry in logs if entry["event"] == "partition.paused"], "it is paused already"
+    assert at.throttle.pauses == 1
