@@ -116,8 +116,9 @@ class Throttle:
             partition = feedback.partition
             if partition not in self.owned:
                 continue
-            if self._controller.decide(partition, now).coordinator_id is not None:
-                continue  # another store worker has taken the partition over, and speaks
+            decided = self._controller.decide(partition, now)
+            if feedback.level is Level.ok and decided.coordinator_id is not None:
+                continue  # it has let go of the partition: another store worker has it, and speaks
             log.warning(
                 "feedback.silent",
                 coordinator=feedback.coordinator_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 import structlog.testing
 from confluent_kafka import KafkaError
 
@@ -115,3 +116,18 @@ async def test_a_decision_that_was_not_delivered_is_told_again_and_logged() -> N
     assert "right to write" in entry["hint"]
     assert not [entry for entry in logs if entry["event"] == "partition.paused"], "it is paused already"
     assert at.throttle.pauses == 1
+
+
+@pytest.mark.parametrize(("level", "said"), [("hard", ["a"]), ("ok", [])])
+async def test_a_store_that_fell_silent_under_pressure_is_told_also_beside_another_one(
+    level: str, said: list[str]
+) -> None:
+    at = Scene()
+    await at.say(level, "a")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(12):
+            at.now += 1
+            await at.say("ok", "b")
+            await at.throttle.refresh()
+    assert [entry["coordinator"] for entry in logs if entry["event"] == "feedback.silent"] == said
+    assert at.valve.scale(0) == 1
