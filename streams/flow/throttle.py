@@ -39,7 +39,7 @@ class _Said(NamedTuple):
     """Whether it did not get there."""
 
 
-#: How often it is said that decisions cannot be told.
+#: How often it is said again that feedback is too old, or that decisions cannot be told.
 _TELL_S = 30.0
 
 #: A scale that has moved by less, or been told so recently, is not told again; that it is 0, or 1, always is.
@@ -75,12 +75,13 @@ class Throttle:
         self.held: dict[int, Held] = {}
         self._said: dict[int, _Said] = {}
         self._undelivered: deque[tuple[int, KafkaError]] = deque()
-        self._complained = -_TELL_S
+        self._complained = self._said_old = -_TELL_S
 
     async def take(self, batch: Batch) -> None:
         """Take the feedback of one batch."""
         now = self._clock()
         unreadable: list[tuple[int, BadRecord]] = []
+        old: Feedback | None = None
         for record in batch.records:
             try:
                 feedback = decode_feedback(record.value)
@@ -90,6 +91,9 @@ class Throttle:
                 unreadable.append((record.offset, exc))
                 continue
             self._controller.observe(feedback, now)
+            old = feedback if feedback.ts < now - self._controller.ttl_s else None
+        if old is not None:
+            self._say_old(old, now)
         if unreadable:
             offset, error = unreadable[0]
             log.warning(
@@ -101,6 +105,21 @@ class Throttle:
             )
         batch.ack()
         await self._decide(batch.tp.partition, now)
+
+    def _say_old(self, feedback: Feedback, now: float) -> None:
+        """The newest there is counts no more: where clocks differ, it would be ignored without a word."""
+        if time.monotonic() - self._said_old >= _TELL_S:
+            self._said_old = time.monotonic()
+            log.warning(
+                "feedback.old",
+                coordinator=feedback.coordinator_id,
+                partition=feedback.partition,
+                level=feedback.level.value,
+                age_s=round(now - feedback.ts, 1),
+                ttl_s=self._controller.ttl_s,
+                consequence="it does not count",
+                hint="are the clocks of both machines right? if so, this worker is behind on its topic",
+            )
 
     async def hear(self, said: Iterable[Feedback]) -> None:
         """Take feedback that did not come through `take`."""

@@ -8,15 +8,18 @@ from typing import Any, cast
 import pytest
 import structlog.testing
 from confluent_kafka import KafkaError
+from faust.types import TP
 
-from schemas.feedback import Feedback, Level
+from schemas.feedback import Feedback, Level, encode_feedback
 from schemas.rate import RateAdjustment, decode_rate
+from streams.batch import Ledger
 from streams.flow.controller import RateController
 from streams.flow.policy import policy_of
 from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.producer import BarrierProducer
 from streams.settings import load_settings
+from support.writing import Letter
 
 TTL_S = 10.0
 
@@ -53,19 +56,24 @@ class Scene:
         self.throttle.own([0])
 
     async def say(self, level: str, by: str) -> None:
-        await self.throttle.hear(
-            [
-                Feedback(
-                    coordinator_id=by,
-                    queue_size=5,
-                    capacity=10,
-                    level=Level(level),
-                    ts=self.now,
-                    partition=0,
-                    epoch=1,
-                )
-            ]
+        await self.throttle.hear([self.feedback(level, by, self.now)])
+
+    @staticmethod
+    def feedback(level: str, by: str, ts: float) -> Feedback:
+        return Feedback(
+            coordinator_id=by,
+            queue_size=5,
+            capacity=10,
+            level=Level(level),
+            ts=ts,
+            partition=0,
+            epoch=1,
         )
+
+    async def come(self, *feedback: Feedback) -> None:
+        """Feedback of one batch of the topic."""
+        records = [Letter(encode_feedback(one), topic="feedback", partition=0) for one in feedback]
+        await self.throttle.take(Ledger().deliver(TP("feedback", 0), records))
 
     def told(self) -> list[tuple[float, str | None]]:
         """What was told since the last look."""
@@ -131,3 +139,15 @@ async def test_a_store_that_fell_silent_under_pressure_is_told_also_beside_anoth
             await at.throttle.refresh()
     assert [entry["coordinator"] for entry in logs if entry["event"] == "feedback.silent"] == said
     assert at.valve.scale(0) == 1
+
+
+async def test_a_store_whose_clock_is_so_far_behind_that_its_word_does_not_count_is_told() -> None:
+    at = Scene()
+    with structlog.testing.capture_logs() as logs:
+        await at.come(at.feedback("hard", "a", at.now - TTL_S - 50), at.feedback("hard", "a", at.now - 1))
+        assert not logs or logs[0]["event"] == "partition.paused", "what counts came after it"
+        for _ in range(3):
+            at.now += 1
+            await at.come(at.feedback("hard", "a", at.now - TTL_S - 50))
+    [entry] = (entry for entry in logs if entry["event"] == "feedback.old")
+    assert (entry["coordinator"], entry["partition"], entry["age_s"]) == ("a", 0, 60.0)
