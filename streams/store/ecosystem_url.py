@@ -7,7 +7,7 @@ import re
 import uuid
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from schemas.errors import ConfigError
 
@@ -64,7 +64,7 @@ def parse_ecosystem(url: str) -> EcosystemUrl:
     own = {name: value for name, value in given if name in _OWN}
     others = urlencode([(name, value) for name, value in given if name not in _OWN])
     return EcosystemUrl(
-        dsn=urlsplit(base)._replace(query=others).geturl(),
+        dsn=f"{base}?{others}" if others else base,
         tenant=_tenant(own["tenant"]) if "tenant" in own else "",
         provider=own.get("provider") or PROVIDER,
         pipeline=own.get("pipeline") or PIPELINE,

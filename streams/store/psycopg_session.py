@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import asyncpg
 import psycopg
@@ -35,15 +35,15 @@ def conninfo(dsn: str, settings: dict[str, str]) -> str:
     Raises ConfigError for a URL that it cannot read.
     """
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    url = urlsplit(dsn)
-    given = dict(parse_qsl(url.query, keep_blank_values=True))
+    base, _, query = dsn.partition("?")
+    given = dict(parse_qsl(query, keep_blank_values=True))
     session = {name: value for name, value in given.items() if name not in known} | settings
     params = _DEFAULTS | {name: value for name, value in given.items() if name in known}
     options = [f"-c {name}={_escaped(value)}" for name, value in session.items()]
     if options:
         params["options"] = " ".join(filter(None, (params.get("options"), *options)))
     try:
-        return make_conninfo(url._replace(query="").geturl(), **params)
+        return make_conninfo(base, **params)
     except psycopg.ProgrammingError:
         raise postgres_errors.unreadable_url(redact(dsn)) from None
 

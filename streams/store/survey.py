@@ -30,7 +30,7 @@ SELECT EXISTS (
     )
 )
 """
-_RIGHTS = "SELECT right, has_table_privilege($1, right) FROM unnest($2::text[]) AS right"
+_RIGHTS = "SELECT p, has_table_privilege($1, p) FROM unnest($2::text[]) AS p"
 _TEMPORARY = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
 
 
