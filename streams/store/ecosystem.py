@@ -147,16 +147,16 @@ class EcosystemStore:
     async def _merge(self, connection: Connection, bars: list[Bar]) -> tuple[list[Bar], list[Bar]]:
         """The bars that are new in Tidegate's table, and those whose row has another source."""
         by_key = {key_of(bar): bar for bar in bars}
-        tenant = {"tenant": self._url.tenant}
+        tenant = self._url.tenant
         async with connection.cursor() as cursor:
             async with cursor.copy(COPY) as copy:
                 for bar in bars:
-                    await copy.write_row(to_row(bar))
-            await cursor.execute(UPSERT, tenant)
+                    await copy.write_row((tenant, *to_row(bar)))
+            await cursor.execute(UPSERT)
             newest = [by_key[_key(row)] for row in await cursor.fetchall()]
             if len(newest) == len(bars):
                 return newest, []
-            await cursor.execute(FIND_CONFLICTS, tenant)
+            await cursor.execute(FIND_CONFLICTS)
             return newest, [by_key[_key(row)] for row in await cursor.fetchall()]
 
     async def _connected(self) -> Connection:

@@ -20,26 +20,29 @@ from streams.store.table import (
 
 STAGE = "tidegate_stage"
 _STAGED = ", ".join(f"{name}::text AS {name}" if name in NUMBERS else name for name in COLUMNS)
-CREATE_STAGE = (
-    f"CREATE TEMPORARY TABLE {STAGE} ON COMMIT DELETE ROWS AS SELECT {_STAGED} FROM {EXACT} WITH NO DATA"
-)
+CREATE_STAGE = f"""
+CREATE TEMPORARY TABLE {STAGE} ON COMMIT DELETE ROWS AS SELECT tenant, {_STAGED} FROM {EXACT} WITH NO DATA
+"""
 CLEAR_STAGE = f"TRUNCATE {STAGE}"
-COPY = f"COPY {STAGE} ({COLUMN_LIST}) FROM STDIN"
+COPY = f"COPY {STAGE} (tenant, {COLUMN_LIST}) FROM STDIN"
 
-_KEY = ", ".join(KEY)
+_KEY = ", ".join(EXACT_KEY)
 UPSERT = f"""
 INSERT INTO {EXACT} (tenant, {COLUMN_LIST})
-SELECT %(tenant)s, {", ".join(f"{name}::numeric" if name in NUMBERS else name for name in COLUMNS)}
+SELECT tenant, {", ".join(f"{name}::numeric" if name in NUMBERS else name for name in COLUMNS)}
 FROM {STAGE} ORDER BY {_KEY}
-ON CONFLICT ({", ".join(EXACT_KEY)}) DO UPDATE SET {assignments("excluded")}, updated_at = now()
+ON CONFLICT ({_KEY}) DO UPDATE SET {assignments("excluded")}, updated_at = now()
 WHERE {SAME_SOURCE.format(new="excluded", old=EXACT)} AND {IS_NEWER.format(new="excluded", old=EXACT)}
-RETURNING {_KEY}
+RETURNING {", ".join(KEY)}
 """
 """In the order of the key, so that workers that write the same bars wait for each other without deadlock."""
 
 FIND_CONFLICTS = f"""
-SELECT {_KEY} FROM {STAGE} AS s JOIN {EXACT} AS b USING ({_KEY})
-WHERE b.tenant = %(tenant)s AND NOT ({SAME_SOURCE.format(new="s", old="b")})
+SELECT {", ".join(KEY)} FROM {STAGE} AS s JOIN {EXACT} AS b USING ({_KEY})
+WHERE NOT ({SAME_SOURCE.format(new="s", old="b")})
+"""
+"""The tenant is a column of both, not a parameter: of a table without statistics the planner takes a condition to
+leave so little that it reads all of it for each bar.
 """
 
 FIND_COLUMNS = """

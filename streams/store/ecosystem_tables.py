@@ -154,7 +154,7 @@ CREATE TABLE IF NOT EXISTS {EXACT} (
     PRIMARY KEY ({", ".join(EXACT_KEY)})
 );
 CREATE UNIQUE INDEX IF NOT EXISTS {EXACT}_one_row
-    ON {EXACT} (tenant, venue, upper(symbol COLLATE "C"), type, start_ns);
+    ON {EXACT} (upper(symbol COLLATE "C"), venue, type, start_ns, tenant);
 """,
 )
 """What the tables of the ecosystem have no room for: exact numbers, versions, sources, sides, ids.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
@@ -168,6 +169,16 @@ async def test_a_replay_touches_no_row_and_an_older_version_overwrites_none(url:
         assert (await store.write(old)).stale == 50
     assert await run(url, state) == after
     assert await ohlcv(url) == dict(map(ohlcv_of, new))
+
+
+@pytest.mark.covers("batch writes")
+async def test_a_large_replay_into_a_table_without_statistics_looks_rows_up_by_their_key(url: str) -> None:
+    bars = _bars(5_000)
+    async with opened(open_store(url)) as store:
+        await store.write(bars)
+        started = time.monotonic()
+        assert (await store.write(bars)).stale == 5_000
+    assert time.monotonic() - started < 5  # 0.2 s; 20 s where all of the table is read for each bar
 
 
 @pytest.mark.covers("batch writes")
