@@ -152,7 +152,7 @@ CREATE TABLE IF NOT EXISTS {EXACT} (
     tenant text COLLATE "C" NOT NULL,
     {_DEFINITIONS},
     PRIMARY KEY ({", ".join(EXACT_KEY)})
-);
+) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX IF NOT EXISTS {EXACT}_one_row
     ON {EXACT} (upper(symbol COLLATE "C"), venue, type, start_ns, tenant);
 """,

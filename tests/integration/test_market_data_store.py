@@ -22,6 +22,7 @@ from streams.store.base import BarQuery, Store, open_store
 from streams.store.overflow import Overflow
 from streams.store.survey import needed
 from support.bars import schema
+from support.cutting import CuttingProxy
 from support.ecosystem import OHLCV, ecosystem, empty, make_tables, ohlcv, ohlcv_of, run
 from support.postgres import Postgres
 from support.proxy import Proxy
@@ -402,6 +403,25 @@ async def test_a_write_that_never_returns_is_given_up_and_leaves_nothing(url: st
                 await store.write(_bars(1))
             proxy.resume()
             assert (await store.write(_bars(1))).stale == 1
+
+
+@pytest.mark.covers("retries")
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_commit_whose_outcome_nobody_knows_is_written_again_and_changes_nothing(
+    url: str, committed: bool
+) -> None:
+    bars = _bars(500)  # fewer than are copied: that statement has the word in it
+    where = urlsplit(needed(url)[0])
+    with CuttingProxy(where.hostname or "", where.port or 5432) as proxy:
+        async with desk(open_store(url.replace(f":{where.port}/", f":{proxy.port}/"))) as at:
+            proxy.forward = committed
+            proxy.words = b"COMMIT"
+            await at.put(bars)
+            await at.drained()
+            assert proxy.words is None, "it was cut"
+            assert (at.committable, at.dead) == (500, [])
+            assert at.writer.stale == (500 if committed else 0)
+    assert await ohlcv(url) == dict(map(ohlcv_of, bars))
 
 
 @pytest.mark.covers("concurrent stores")
