@@ -7,10 +7,12 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,11 @@ from schemas.bar import Bar, encode_bar
 from schemas.dead_letter import Reason
 from schemas.errors import BadBar, StoreError, StoreTooSlow, StoreUnavailable
 from streams.store.base import BarQuery, Store, open_store
+from streams.store.ecosystem_url import parse_ecosystem
+from streams.store.market_data_store import OhlcvPeer
 from streams.store.overflow import Overflow
+from streams.store.peers import load
+from streams.store.psycopg_session import conninfo
 from streams.store.survey import needed
 from support.bars import schema
 from support.cutting import CuttingProxy
@@ -175,11 +181,13 @@ async def test_a_replay_touches_no_row_and_an_older_version_overwrites_none(url:
 @pytest.mark.covers("batch writes")
 async def test_a_large_replay_into_a_table_without_statistics_looks_rows_up_by_their_key(url: str) -> None:
     bars = _bars(5_000)
+    took = []
     async with opened(open_store(url)) as store:
-        await store.write(bars)
-        started = time.monotonic()
-        assert (await store.write(bars)).stale == 5_000
-    assert time.monotonic() - started < 5  # 0.2 s; 20 s where all of the table is read for each bar
+        for stale in (0, 5_000):
+            started = time.monotonic()
+            assert (await store.write(bars)).stale == stale
+            took.append(time.monotonic() - started)
+    assert took[1] < 10 * took[0]  # 80 times as long where all of the table is read for each bar
 
 
 @pytest.mark.covers("batch writes")
@@ -349,13 +357,13 @@ async def _someone_waits(url: str) -> None:
 @pytest.mark.covers("retries")
 async def test_a_connection_that_the_server_ends_in_the_midst_of_a_write_is_made_anew(url: str) -> None:
     bars = _bars(200)
-    async with desk(open_store(f"{url}&application_name=victim"), write_batch=50) as at:
+    async with desk(open_store(f"{url}&application_name=ohlcv_victim"), write_batch=50) as at:
         async with _locked(url):
             await at.put(bars)
             await _someone_waits(url)
             await run(
                 url,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ohlcv_victim'",
             )
             await at.waiting(":")
         await at.drained()
@@ -531,3 +539,28 @@ async def test_a_table_that_would_alter_bars_is_refused_at_the_start_and_later(
         assert at.dead == []
     with pytest.raises(StoreError, match=words):
         await open_store(bare).open()
+
+
+class TestTheClientByItself:
+    """What is worked around; where one of these fails, the work-around may go."""
+
+    async def test_it_cannot_copy_twice_in_a_transaction(self, bare: str) -> None:
+        await make_tables(bare)
+        rows = [OhlcvPeer(parse_ecosystem(bare)).row(bar) for bar in _bars(40)]
+        async with _client(bare, batch_threshold=10) as client:
+            with pytest.raises(psycopg.errors.DuplicateTable):
+                await client.write_bars(rows, batch_size=20)
+
+    async def test_it_cannot_copy_a_key_twice_and_is_of_no_use_afterwards(self, bare: str) -> None:
+        await make_tables(bare)
+        rows = [OhlcvPeer(parse_ecosystem(bare)).row(bar) for bar in (*_bars(10), *_bars(1))]
+        async with _client(bare, batch_threshold=10) as client:
+            with pytest.raises(psycopg.errors.CardinalityViolation):
+                await client.write_bars(rows)
+            with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+                await client.write_bars(rows[:1])
+
+
+def _client(url: str, *, batch_threshold: int) -> Any:
+    info = conninfo(parse_ecosystem(url).dsn, {})
+    return load("datastore").AsyncStoreClient(info, batch_threshold=batch_threshold)

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 
 from schemas.bar import Bar, encode_bar
@@ -18,6 +19,8 @@ from schemas.idempotency import idempotency_key
 from streams.store.base import Store, open_store
 from streams.store.ecosystem_url import parse_ecosystem
 from streams.store.overflow import Overflow
+from streams.store.peers import load
+from streams.store.psycopg_session import conninfo
 from streams.store.tenant_bars import TenantPeer
 from support.bars import schema
 from support.ecosystem import TENANTS, ecosystem, empty, make_tables, run
@@ -272,3 +275,24 @@ def test_wrong_credentials_are_an_error_with_a_hint(url: str) -> None:
     with pytest.raises(StoreError, match="password authentication failed") as caught:
         asyncio.run(open_store(wrong).open())
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", [{"app_name": "x"}, {"statement_timeout_ms": 1000}])
+async def test_the_client_by_itself_fails_with_settings_that_we_do_not_use(
+    bare: str, setting: dict[str, Any]
+) -> None:
+    await make_tables(bare)
+    mds, url = load("mds_client"), parse_ecosystem(bare)
+    row = TenantPeer(url).row(_bars(1)[0])
+    async with mds.AMDS({"dsn": conninfo(url.dsn, {}), **setting}) as amds:
+        with pytest.raises(psycopg.errors.SyntaxError):
+            await amds.upsert_bars([row])
+
+
+async def test_the_client_by_itself_fails_for_a_field_that_is_none(bare: str) -> None:
+    await make_tables(bare)
+    mds, url = load("mds_client"), parse_ecosystem(bare)
+    row = TenantPeer(url).row(_bars(1)[0])
+    async with mds.AMDS({"dsn": conninfo(url.dsn, {})}) as amds:
+        with pytest.raises(psycopg.ProgrammingError, match="volume"):
+            await amds.upsert_bars([row.model_copy(update={"volume": None})])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal
 
 import pytest
@@ -82,3 +83,12 @@ def test_a_url_that_libpq_cannot_read_is_an_error_without_the_password(password:
     with pytest.raises(ConfigError, match="cannot be read") as caught:
         conninfo(parse_ecosystem(f"market-data-store+postgresql://u:{password}@[h/db").dsn, {})
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["", f"?tenant={TENANT}"])
+def test_without_the_extra_the_error_names_it(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("datastore", "mds_client"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match="datastore") as caught:
+        open_store(f"market-data-store+postgresql://h/db{query}")
+    assert caught.value.hint == "pip install 'tidegate[store]'"
