@@ -90,12 +90,10 @@ class TestTenantStore:
     """What of the contract says nothing of fractional volumes or of symbols in lower case."""
 
     test_model = _Contract.test_it_holds_what_writing_bar_by_bar_into_a_dict_holds
-    test_order = _Contract.test_order_repetition_and_batch_boundaries_of_one_sources_versions_change_nothing
     test_empty = _Contract.test_an_empty_batch_is_written
     test_second = _Contract.test_an_instrument_on_a_second_partition_is_a_conflict_and_its_row_stays
     test_inside = _Contract.test_a_conflict_inside_a_batch_is_decided_by_what_is_stored
     test_bad = _Contract.test_nothing_is_written_of_a_batch_with_a_bad_bar_and_alone_it_is_named
-    test_moment = _Contract.test_a_long_read_sees_one_moment_while_writing_goes_on
     test_again = _Contract.test_opening_and_closing_again_keeps_what_is_there
 
 
