@@ -24,6 +24,7 @@ COMMANDS = {
     "tail": "follow feedback or rates",
     "state": "show or reset what workers keep of open windows",
     "topics": "compare the broker's topics with the plan, and apply it",
+    "registry": "what the schema registry has, and what does not fit",
     "schema": "the JSON Schema of a message",
 }
 

@@ -62,8 +62,10 @@ class Throttle:
         topic: str,
         provider: str,
         *,
+        accept: Callable[[bytes | None], None] = lambda value: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`accept` raises `BadRecord` for what can be read, but must not count."""
         self.pauses = 0
         self.owned: frozenset[int] = frozenset()
         self._valve = valve
@@ -71,6 +73,7 @@ class Throttle:
         self._producer = producer
         self._topic = topic
         self._provider = provider
+        self._accept = accept
         self._clock = clock
         self.held: dict[int, Held] = {}
         self._said: dict[int, _Said] = {}
@@ -87,6 +90,7 @@ class Throttle:
                 feedback = decode_feedback(record.value)
                 if feedback.partition != record.partition:
                     raise BadRecord(f"it speaks of partition {feedback.partition}")
+                self._accept(record.value)
             except BadRecord as exc:
                 unreadable.append((record.offset, exc))
                 continue
