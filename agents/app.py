@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,40 +22,27 @@ from streams.broker import check_topics, confluent_config
 from streams.fenced import FencedProducer
 from streams.flow.controller import RateController
 from streams.flow.feedback import FeedbackPublisher
+from streams.flow.holds import Holds
 from streams.flow.lag import LagWatch
 from streams.flow.policy import policy_of
 from streams.flow.recall import recall
 from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.gaps import TickGaps, bars_gap
+from streams.metrics import SINK_SECONDS
 from streams.outlet import Outlet, Unfenced
 from streams.pipeline import TURNS, BarsPipeline
 from streams.producer import BarrierProducer
 from streams.recovery import take_over
-from streams.settings import Role, Settings, load_settings
+from streams.roles import BarsRole, StoreRole
+from streams.settings import Settings, load_settings
 from streams.store.base import Store, open_store
 from streams.store.writer import StoreWriter
+from streams.tally import Tally
 from streams.topics import Topics
+from streams.worker import Worker
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class BarsRole:
-    """The bars app and what it is made of."""
-
-    app: App
-    pipeline: BarsPipeline
-    throttle: Throttle
-    valve: Valve
-
-
-@dataclass(frozen=True, slots=True)
-class StoreRole:
-    """The store app and what it is made of."""
-
-    app: App
-    writer: StoreWriter
 
 
 def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) -> BarsRole:
@@ -87,12 +72,14 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         keep_state=keep_state,
         checkpoint_bytes=settings.checkpoint_bytes,
     )
+    holds = Holds()
     throttle = Throttle(
         valve,
         RateController(policy_of(settings), settings.feedback_ttl / 1e9),
         producer,
         topics.rate,
         provider=settings.group,
+        holds=holds,
     )
     app.transport.raw_topics = tick_names
     app.transport.on_batch = pipeline.read_ahead
@@ -140,16 +127,18 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
             )
 
     async def recover(sender: Any, **kwargs: Any) -> None:
-        if not keep_state:
-            return
-        tps = assigned(app, tick_names)
-        _, recalled = await asyncio.gather(
-            take_over(settings, topics.state, pipeline, tps),
-            recall(settings, topics.feedback, throttle.owned),
-        )
-        heard_upto.clear()
-        heard_upto.update(recalled.ends)
-        await throttle.hear(recalled.feedback)
+        if keep_state:
+            tps = assigned(app, tick_names)
+            _, recalled, _ = await asyncio.gather(
+                take_over(settings, topics.state, pipeline, tps),
+                recall(settings, topics.feedback, throttle.owned),
+                holds.known(),
+            )
+            heard_upto.clear()
+            heard_upto.update(recalled.ends)
+            await throttle.hear(recalled.feedback)
+            await throttle.refresh()
+        app.joined = True
 
     async def on_revoked(sender: Any, revoked: set[TP], **kwargs: Any) -> None:
         await finish(app, pipeline.checkpoint, settings.session_timeout / 1e9 / 3)
@@ -170,7 +159,7 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
     if keep_state:
         lag = LagWatch(settings, throttle, lambda place: pipeline.position(TP(*place)))
         every(app, lag.every_s, lag.look, "lag")
-    return BarsRole(app, pipeline, throttle, valve)
+    return BarsRole(app, pipeline, throttle, valve, holds, tick_names)
 
 
 def store_role(
@@ -188,6 +177,8 @@ def store_role(
         # A bar is what it is whether or not its transaction succeeds: what it takes back comes again.
         app.transport.isolation_level = "read_uncommitted"
     app.transport.on_gap = bars_gap
+    holds = Holds()
+    app.transport.is_open = lambda tp: holds.by(tp.partition) is None
     producer = BarrierProducer(confluent_config(settings))
     writer = StoreWriter(
         store,
@@ -209,6 +200,7 @@ def store_role(
         heartbeat_s=settings.heartbeat / 1e9,
     )
     store_agent(app, topics.bars, writer)
+    writer.counters.on_commit = (commit_seconds := Tally(SINK_SECONDS.bounds)).note
 
     async def preflight() -> None:
         own = (topics.bars, topics.dead_letters, topics.feedback)
@@ -236,29 +228,44 @@ def store_role(
         await finish(app, _nothing, settings.session_timeout / 1e9 / 3)
         writer.forget()
 
+    async def ready(sender: Any, **kwargs: Any) -> None:
+        await holds.known()
+        app.joined = True
+
     app.startup.append(preflight)
     app.drain.append(drain)
     app.cleanup.append(close)
     app.on_partitions_assigned.connect(on_assigned, weak=False)
     app.on_partitions_revoked.connect(on_revoked, weak=False)
+    app.on_rebalance_complete.connect(ready, weak=False)  # awaited before anything is fetched
     app.task(writer.run)
     app.task(publisher.run)
     every(app, 1.0, tell, "tell_dropped")
-    return StoreRole(app, writer)
+    return StoreRole(app, writer, publisher, holds, commit_seconds, frozenset({topics.bars}))
 
 
 async def _nothing() -> None:
     """The writer drains by itself."""
 
 
+def worker(settings: Settings) -> Worker:
+    """The roles that the settings name, with health and metrics; its `app` starts and stops all of it."""
+    bars = bars_role(settings) if "bars" in settings.roles else None
+    store = store_role(settings) if "store" in settings.roles else None
+    made = Worker(settings, bars=bars, store=store)
+    first = made.app
+    for role in made.roles.values():
+        if role.app is not first:
+            first.service(role.app)
+            first.cleanup.append(role.app.clean_up)  # also where the first one fails to start
+    first.startup.insert(0, made.open)
+    first.cleanup.append(made.close)
+    return made
+
+
 def compose(settings: Settings) -> App:
     """The app of the first role, which starts and stops those of the others."""
-    make: dict[Role, Callable[[Settings], BarsRole | StoreRole]] = {"bars": bars_role, "store": store_role}
-    first, *others = [make[role](settings).app for role in settings.roles]
-    for other in others:
-        first.service(other)
-        first.cleanup.append(other.clean_up)  # also where the first one fails to start
-    return first
+    return worker(settings).app
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from pydantic_settings import (
 from schemas.codecs import FEEDS
 from schemas.errors import ConfigError
 from schemas.feedback import Level
+from streams.address import parse_address
 from streams.bars.types import BarSpec, BarType, Late
 from streams.durations import DurationNs, DurationNsOrOff
 from streams.flow.pressure import Thresholds
@@ -129,6 +130,10 @@ class Settings(BaseSettings):
     session_timeout: DurationNs = Field(30 * 10**9, gt=0)
     drain_timeout: DurationNs = Field(20 * 10**9, gt=0, description="how long a stop may take to drain")
     health_file: Path | None = Field(None, description="touched every second while the worker is alive")
+    http: str = Field(
+        "", description="HOST:PORT of /metrics, /healthz and /readyz; port 0 is any free one, empty is none"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +160,8 @@ class Settings(BaseSettings):
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("ssl_keyfile needs ssl_certfile")
         _ = self.thresholds
+        if self.http:
+            parse_address(self.http)
         if not self.scale_ok >= self.scale_soft >= self.scale_hard:
             raise ValueError(
                 f"scales must not rise with the pressure, got scale_ok={self.scale_ok:g}, "

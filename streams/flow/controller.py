@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,6 +83,12 @@ class RateController:
     def _asked(self, feedback: Feedback, scale: float, elapsed_s: float) -> float:
         asked = self._policy.scale(feedback, scale, elapsed_s)
         return 1.0 if asked >= 1 else max(0.0, asked)
+
+    def heard(self) -> Iterator[Feedback]:
+        """The last word of each coordinator about each partition."""
+        for of_partition in self._latest.values():
+            for heard in of_partition.values():
+                yield heard.feedback
 
     def expired(self, now: float) -> list[Feedback]:
         """Forget and return the last words of coordinators that have gone silent."""

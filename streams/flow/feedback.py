@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 import structlog
@@ -45,6 +46,8 @@ class FeedbackPublisher:
         self._ts = 0.0
         self._level_changed = asyncio.Event()
         self._arrivals = Meter()
+        self.said: Counter[Level] = Counter()
+        """Events published, by level."""
 
     def level_changed(self) -> None:
         """Publish soon rather than at the next heartbeat."""
@@ -104,6 +107,7 @@ class FeedbackPublisher:
             arrival_rate=None if gone else self._arrivals.rate(),
             dropped=writer.drops.total,
         )
+        self.said[feedback.level] += 1
         await self._producer.send(
             self._topic, encode_feedback(feedback), key=self._coordinator_id.encode(), partition=partition
         )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
 
 from schemas.errors import BadRecord
 from schemas.feedback import Feedback, Level, decode_feedback
-from schemas.rate import RateAdjustment, encode_rate
+from schemas.rate import OPERATOR, RateAdjustment, encode_rate
 from streams.batch import Batch
 from streams.flow.controller import Decision, RateController
+from streams.flow.holds import Holds
 from streams.flow.valve import Valve
 from streams.producer import BarrierProducer
 
@@ -53,15 +56,20 @@ class Throttle:
         topic: str,
         provider: str,
         *,
+        holds: Holds | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.pauses = 0
+        self.events: Counter[Level] = Counter()
+        """Feedback that was read, by level."""
+        self.unreadable = 0
         self.owned: frozenset[int] = frozenset()
         self._valve = valve
         self._controller = controller
         self._producer = producer
         self._topic = topic
         self._provider = provider
+        self._holds = holds or Holds()
         self._clock = clock
         self.held: dict[int, Held] = {}
         self._said: dict[int, _Said] = {}
@@ -78,8 +86,10 @@ class Throttle:
             except BadRecord as exc:
                 unreadable.append((record.offset, exc))
                 continue
+            self.events[feedback.level] += 1
             self._controller.observe(feedback, now)
         if unreadable:
+            self.unreadable += len(unreadable)
             offset, error = unreadable[0]
             log.warning(
                 "feedback.unreadable",
@@ -96,6 +106,10 @@ class Throttle:
         now = self._clock()
         for partition in {feedback.partition for feedback in said if self._controller.observe(feedback, now)}:
             await self._decide(partition, now)
+
+    def heard(self) -> list[Feedback]:
+        """What was said last of the partitions of this worker, by each who still counts."""
+        return [feedback for feedback in self._controller.heard() if feedback.partition in self.owned]
 
     async def refresh(self) -> None:
         """Decide again for all owned partitions, now."""
@@ -133,6 +147,8 @@ class Throttle:
             await self._apply(self._controller.decide(partition, now))
 
     async def _apply(self, decision: Decision) -> None:
+        if (operator := self._holds.by(decision.partition)) is not None:
+            decision = replace(decision, scale=0.0, coordinator_id=f"{OPERATOR}{operator}")
         partition, scale = decision.partition, decision.scale
         self._valve.set(partition, scale)
         now = self._clock()

@@ -136,6 +136,11 @@ class StoreWriter:
         return component(self.sink_health(), self._patience.error, self.level)
 
     @property
+    def refused(self) -> Counter[Reason]:
+        """The same, by reason."""
+        return self._refusals.by_reason
+
+    @property
     def last_error(self) -> StoreError | None:
         """Why the database takes nothing now; None when it does."""
         return self._patience.error
