@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,6 +29,7 @@ from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.gaps import TickGaps, bars_gap
 from streams.metrics import SINK_SECONDS
+from streams.operator import worker_id
 from streams.outlet import Outlet, Unfenced
 from streams.pipeline import TURNS, BarsPipeline
 from streams.producer import BarrierProducer
@@ -73,9 +73,10 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         checkpoint_bytes=settings.checkpoint_bytes,
     )
     holds = Holds()
+    controller = RateController(policy_of(settings), settings.feedback_ttl / 1e9)
     throttle = Throttle(
         valve,
-        RateController(policy_of(settings), settings.feedback_ttl / 1e9),
+        controller,
         producer,
         topics.rate,
         provider=settings.group,
@@ -156,10 +157,15 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         every(app, interval_s, step, f"checkpoint-{turn}", turn * interval_s / TURNS)
     every(app, 1.0, pipeline.publish_idle, "publish_idle")
     every(app, 1.0, throttle.refresh, "refresh_rates")
+    lag = LagWatch(settings, throttle, lambda place: pipeline.position(TP(*place)))
     if keep_state:
-        lag = LagWatch(settings, throttle, lambda place: pipeline.position(TP(*place)))
         every(app, lag.every_s, lag.look, "lag")
-    return BarsRole(app, pipeline, throttle, valve, holds, tick_names)
+
+    def apply(new: Settings) -> None:
+        controller.policy = policy_of(new)
+        lag.thresholds = new.thresholds
+
+    return BarsRole(app, pipeline, throttle, valve, holds, apply, tick_names)
 
 
 def store_role(
@@ -196,7 +202,7 @@ def store_role(
         writer,
         producer,
         topics.feedback,
-        coordinator_id=f"{socket.gethostname()}:{os.getpid()}",
+        coordinator_id=worker_id(),
         heartbeat_s=settings.heartbeat / 1e9,
     )
     store_agent(app, topics.bars, writer)
@@ -241,18 +247,26 @@ def store_role(
     app.task(writer.run)
     app.task(publisher.run)
     every(app, 1.0, tell, "tell_dropped")
-    return StoreRole(app, writer, publisher, holds, commit_seconds, frozenset({topics.bars}))
+
+    def apply(new: Settings) -> None:
+        writer.thresholds, writer.linger_s = new.thresholds, new.write_linger / 1e9
+        publisher.heartbeat_s = new.heartbeat / 1e9
+
+    return StoreRole(app, writer, publisher, holds, apply, commit_seconds, frozenset({topics.bars}))
 
 
 async def _nothing() -> None:
     """The writer drains by itself."""
 
 
-def worker(settings: Settings) -> Worker:
-    """The roles that the settings name, with health and metrics; its `app` starts and stops all of it."""
+def worker(settings: Settings, read_again: Callable[[], Settings] | None = None) -> Worker:
+    """The roles that the settings name, with health and metrics; its `app` starts and stops all of it.
+
+    `read_again` gives the settings anew, when an operator asks for that.
+    """
     bars = bars_role(settings) if "bars" in settings.roles else None
     store = store_role(settings) if "store" in settings.roles else None
-    made = Worker(settings, bars=bars, store=store)
+    made = Worker(settings, bars=bars, store=store, read_again=read_again)
     first = made.app
     for role in made.roles.values():
         if role.app is not first:
@@ -263,14 +277,14 @@ def worker(settings: Settings) -> Worker:
     return made
 
 
-def compose(settings: Settings) -> App:
+def compose(settings: Settings, read_again: Callable[[], Settings] | None = None) -> App:
     """The app of the first role, which starts and stops those of the others."""
-    return worker(settings).app
+    return worker(settings, read_again).app
 
 
 def __getattr__(name: str) -> Any:
     # Only when Faust asks for it: importing this module must not read settings.
     if name == "app":
-        globals()["app"] = app = compose(load_settings())
+        globals()["app"] = app = compose(load_settings(), load_settings)
         return app
     raise AttributeError(name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from schemas.feedback import Level
 from schemas.health import HealthState, HealthStatus, not_ready
 from schemas.version import __version__
 from streams import metrics as m
 from streams.metrics import Figure
+from streams.operator import Operator
 from streams.owned import owned
 from streams.roles import BarsRole, StoreRole
 from streams.settings import Settings
@@ -92,6 +93,17 @@ def of_store(role: StoreRole, settings: Settings) -> Iterator[Figure]:
     yield Figure(m.SINK_QUEUE, writer.size, labels)
     yield Figure(m.SINK_SECONDS, role.commit_seconds, labels)
     yield from _of_input(role)
+
+
+def of_operator(operator: Operator, roles: Mapping[str, BarsRole | StoreRole]) -> Iterator[Figure]:
+    """What operators have asked, and what of it holds."""
+    for name, role in roles.items():
+        for partition in sorted({one.tp.partition for one in owned(role)}):
+            paused = role.holds.by(partition) is not None
+            yield Figure(m.OPERATOR, int(paused), (name, str(partition)))
+    for (name, action, status), count in list(operator.answered.items()):
+        yield Figure(m.CONTROL, count, (name, action.value, status))
+    yield Figure(m.CONTROL_UNREADABLE, operator.unreadable)
 
 
 def of_health(status: HealthStatus, settings: Settings) -> Iterator[Figure]:

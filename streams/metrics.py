@@ -142,7 +142,7 @@ FEEDBACK_SAID = _counter("tidegate_feedback_published_total", "Feedback events p
 # The worker.
 OPERATOR = _gauge(
     "tidegate_operator_paused",
-    "1 where an operator's pause holds; partition is a number or all.",
+    "1 where an operator has paused a partition of this worker, else 0.",
     "role",
     "partition",
 )

@@ -45,7 +45,7 @@ class Orders:
         return last.control if last is not None and last.control.action is Action.pause else None
 
     def pauses(self) -> list[Control]:
-        """Every pause that holds for something, in the order of the log: those that a later word ended are left out."""
+        """Every pause that holds for something, oldest first: without those that a later word has ended."""
         held = []
         for (role, partition, worker), order in sorted(self._last.items(), key=lambda item: item[1].offset):
             if order.control.action is not Action.pause:

@@ -31,6 +31,8 @@ def consumer_health(roles: Mapping[str, BarsRole | StoreRole]) -> HealthComponen
             f"{name}.paused": _listed(one.tp.partition for one in here if one.scale == 0),
             f"{name}.slowed": _listed(one.tp.partition for one in here if 0 < one.scale < 1),
         }
+        if by := {who for one in here if (who := role.holds.by(one.tp.partition)) is not None}:
+            details[f"{name}.paused_by"] = ", ".join(sorted(by))
         if stage != "running":
             state = HealthState.unhealthy if stage == "crashed" else HealthState.degraded
             not_ready.append(f"{name} is {stage}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from streams.app import App
@@ -10,6 +11,7 @@ from streams.flow.holds import Holds
 from streams.flow.throttle import Throttle
 from streams.flow.valve import Valve
 from streams.pipeline import BarsPipeline
+from streams.settings import Settings
 from streams.store.writer import StoreWriter
 from streams.tally import Tally
 
@@ -23,6 +25,8 @@ class BarsRole:
     throttle: Throttle
     valve: Valve
     holds: Holds
+    apply: Callable[[Settings], None]
+    """Go on by settings that were read again. Raises `ConfigError`, and then nothing has changed."""
     topics: frozenset[str]
     """The tick topics."""
 
@@ -39,6 +43,7 @@ class StoreRole:
     writer: StoreWriter
     publisher: FeedbackPublisher
     holds: Holds
+    apply: Callable[[Settings], None]
     commit_seconds: Tally
     topics: frozenset[str]
     """The bars topic."""

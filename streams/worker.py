@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import structlog
 
@@ -13,10 +13,12 @@ from schemas.health import HealthComponent, HealthState, HealthStatus, worst
 from schemas.version import __version__
 from streams.app import App
 from streams.broker_watch import BrokerWatch
-from streams.figures import of_bars, of_health, of_store
+from streams.figures import of_bars, of_health, of_operator, of_store
 from streams.http import Endpoint
 from streams.metrics import Figure
+from streams.operator import Operator
 from streams.parts import consumer_health, state_health
+from streams.reload import Reload
 from streams.roles import BarsRole, StoreRole
 from streams.settings import Settings
 from streams.topics import Topics
@@ -33,11 +35,19 @@ class Worker:
     away. `components` and `sources` take what else a worker has, such as a registry.
     """
 
-    def __init__(self, settings: Settings, *, bars: BarsRole | None, store: StoreRole | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        bars: BarsRole | None,
+        store: StoreRole | None,
+        read_again: Callable[[], Settings] | None = None,
+    ) -> None:
         self.settings = settings
         self.bars = bars
         self.store = store
         self.roles = {name: role for name, role in (("bars", bars), ("store", store)) if role is not None}
+        self.operator = Operator(settings, self.roles, Reload(settings, self.roles, read_again))
         self.broker = BrokerWatch(settings, Topics(settings.topic_prefix).bars)
         self.components: list[Callable[[], HealthComponent]] = [
             self.broker.health,
@@ -51,7 +61,7 @@ class Worker:
             self.components.append(store.writer.health)
             self.sources.append(lambda: of_store(store, settings))
         self.endpoint: Endpoint | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def app(self) -> App:
@@ -66,15 +76,22 @@ class Worker:
             endpoint = Endpoint(self.health, self.alive, Scrape(self.figures))
             await endpoint.open(self.settings.http)
             self.endpoint = endpoint
-        self._watching = asyncio.create_task(self.broker.run())
+        self._tasks = [asyncio.create_task(self._beside(run)) for run in (self.broker.run, self.operator.run)]
+
+    async def _beside(self, run: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await run()
+        except Exception as exc:
+            await self.app.crash(exc)
 
     async def close(self) -> None:
         """Answer no more."""
-        if self._watching is not None:
-            self._watching.cancel()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
-            self._watching = None
+                await task
         if self.endpoint is not None:
             await self.endpoint.close()
             self.endpoint = None
@@ -92,6 +109,7 @@ class Worker:
         """Everything that is counted, now."""
         for source in self.sources:
             yield from source()
+        yield from of_operator(self.operator, self.roles)
         yield from of_health(self.health(), self.settings)
 
 

@@ -47,9 +47,11 @@ def command(
       tidegate worker --http 127.0.0.1:9464
     """
     logs.configure(log_level or "INFO")
-    settings = load_settings(config, roles=roles, broker=broker, store=store, http=http, log_level=log_level)
+    flags = {"roles": roles, "broker": broker, "store": store, "http": http, "log_level": log_level}
+    settings = load_settings(config, **flags)
     logs.configure(settings.log_level)
 
     from streams.runtime import serve  # loads Faust, for which a mistake in the settings does not wait
 
-    asyncio.run(serve(roles_module().compose(settings), settings.health_file))
+    app = roles_module().compose(settings, lambda: load_settings(config, **flags))
+    asyncio.run(serve(app, settings.health_file))

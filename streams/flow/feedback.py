@@ -39,7 +39,7 @@ class FeedbackPublisher:
         self._producer = producer
         self._topic = topic
         self._coordinator_id = coordinator_id
-        self._heartbeat_s = heartbeat_s
+        self.heartbeat_s = heartbeat_s
         self._owned: frozenset[int] = frozenset()
         self._left = False
         self._epoch = time.time_ns() // 10**6
@@ -85,7 +85,7 @@ class FeedbackPublisher:
             for partition in sorted(self._owned):
                 await self._publish(partition)
             try:
-                async with asyncio.timeout(self._heartbeat_s):
+                async with asyncio.timeout(self.heartbeat_s):
                     await self._level_changed.wait()
             except TimeoutError:
                 continue
