@@ -30,6 +30,7 @@ from pydantic_settings import (
 from schemas.codecs import FEEDS
 from schemas.errors import ConfigError
 from schemas.feedback import Level
+from streams.address import parse_address
 from streams.bars.types import BarSpec, BarType, Late
 from streams.durations import DurationNs, DurationNsOrOff
 from streams.flow.pressure import Thresholds
@@ -152,6 +153,10 @@ class Settings(BaseSettings):
     registry_timeout: DurationNs = Field(5 * 10**9, gt=0)
     registry_cache: Path | None = Field(None, description="a folder that keeps schemas for the next start")
     health_file: Path | None = Field(None, description="touched every second while the worker is alive")
+    http: str = Field(
+        "", description="HOST:PORT of /metrics, /healthz and /readyz; port 0 is any free one, empty is none"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("roles", "registry_tracks", mode="before")
     @classmethod
@@ -178,6 +183,8 @@ class Settings(BaseSettings):
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("ssl_keyfile needs ssl_certfile")
         _ = self.thresholds
+        if self.http:
+            parse_address(self.http)
         if not self.scale_ok >= self.scale_soft >= self.scale_hard:
             raise ValueError(
                 f"scales must not rise with the pressure, got scale_ok={self.scale_ok:g}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,16 @@ class Schema(msgspec.Struct, frozen=True):
 
 
 class SchemaCache:
-    """The newest known schema of each name; counts how often it was fresh.
+    """The newest known schema of each name.
 
     What is on disk is a copy of what is in memory, a file a name, written whole or not at all.
     """
 
     def __init__(self, ttl_s: float, folder: Path | None, clock: Callable[[], float]) -> None:
-        self.hits = self.misses = 0
+        self.hits: Counter[str] = Counter()
+        """How often a schema was asked for while it was fresh, by name."""
+        self.misses: Counter[str] = Counter()
+        """The same, when it was not, or not known."""
         self._ttl_s = ttl_s
         self._folder = folder
         self._clock = clock
@@ -60,9 +64,9 @@ class SchemaCache:
         """The schema, fresh or stale; counted as a hit while it is fresh."""
         schema = self._schemas.get(name)
         if schema is not None and self.is_fresh(schema):
-            self.hits += 1
+            self.hits[name] += 1
         else:
-            self.misses += 1
+            self.misses[name] += 1
         return schema
 
     def peek(self, name: str) -> Schema | None:

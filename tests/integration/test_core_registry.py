@@ -116,11 +116,11 @@ async def test_what_is_fresh_is_a_hit_and_what_has_expired_is_fetched_anew(serve
     asked = len(server.asked)
     for _ in range(3):
         registry.check(FEEDBACK, GOOD)
-    assert (registry.cache.hits, registry.cache.misses) == (3, 0)
+    assert (registry.cache.hits, registry.cache.misses) == ({FEEDBACK: 3}, {})
     assert len(server.asked) == asked
     clock.now += 301
     registry.check(FEEDBACK, GOOD)
-    assert (registry.cache.hits, registry.cache.misses) == (3, 1)
+    assert (registry.cache.hits, registry.cache.misses) == ({FEEDBACK: 3}, {FEEDBACK: 1})
     server.put(FEEDBACK, STRANGE)
     await registry.refresh()
     assert not registry.check(FEEDBACK, GOOD).fits

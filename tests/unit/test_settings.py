@@ -230,3 +230,13 @@ def test_the_registry_of_the_pipeline_is_known_under_its_variables(monkeypatch: 
     assert load_settings().registry_url == "http://other:1"
     monkeypatch.setenv("REGISTRY_ENFORCEMENT", "sometimes")
     assert "registry_mode" in refusal()
+
+
+@pytest.mark.parametrize("http", ["", "127.0.0.1:9464", ":9464", "[::1]:0", "worker-1.example:1"])
+def test_an_endpoint_is_an_address_or_nothing(http: str) -> None:
+    assert load_settings(http=http).http == http
+
+
+@pytest.mark.parametrize("http", ["9464", "127.0.0.1", "::1:9464", "host:65536", "host:port", "http://a:1"])
+def test_what_is_no_address_is_told_with_an_example(http: str) -> None:
+    assert "is not HOST:PORT, such as 127.0.0.1:9464" in refusal(http=http)
