@@ -10,6 +10,8 @@ TidegateError
 │   ├── ProduceError        a record was not acknowledged
 │   │   └── LaneLost        a partition's transaction was fenced or given up
 │   └── RecordsLost         the broker deleted records before they were read
+├── RegistryError           the schema registry refused, or is not there and must be
+│   └── SchemaMismatch      a message does not fit the registry's schema
 └── StoreError              the database refused
     ├── StoreRefused        credentials, rights, its table: people can mend it, waiting alone cannot
     │   └── StoreInUse      another process has the file open
@@ -83,6 +85,23 @@ class LaneLost(ProduceError):
 
 class RecordsLost(BrokerError):
     """Records are gone from the log before they were read; the message says which."""
+
+
+class RegistryError(TidegateError):
+    """The schema registry refused, or is not there and must be."""
+
+
+class SchemaMismatch(RegistryError):
+    """A message does not fit the schema that the registry has of it."""
+
+    def __init__(self, name: str, errors: list[str], track: str) -> None:
+        super().__init__(
+            f"schema {name} (track {track}) refuses the message: {'; '.join(errors)}",
+            hint="registry_mode is strict; with warn it is logged",
+        )
+        self.name = name
+        self.errors = errors
+        self.track = track
 
 
 class StoreError(TidegateError):
