@@ -14,7 +14,7 @@ Extra = Literal["core", "store", "registry", "redis"]
 def need(extra: Extra, module: str, purpose: str) -> ModuleType:
     """Import a module of an extra. Raises `ConfigError` that says which extra has it, and what it is for.
 
-        redis = need("redis", "redis.asyncio", "tidegate bridge pulse")
+    redis = need("redis", "redis.asyncio", "tidegate bridge pulse")
     """
     try:
         return importlib.import_module(module)
