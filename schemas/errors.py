@@ -10,6 +10,7 @@ TidegateError
 │   ├── ProduceError        a record was not acknowledged
 │   │   └── LaneLost        a partition's transaction was fenced or given up
 │   └── RecordsLost         the broker deleted records before they were read
+├── BusAway                 an event bus of market-data-core does not answer, or refuses
 └── StoreError              the database refused
     ├── StoreRefused        credentials, rights, its table: people can mend it, waiting alone cannot
     │   └── StoreInUse      another process has the file open
@@ -83,6 +84,10 @@ class LaneLost(ProduceError):
 
 class RecordsLost(BrokerError):
     """Records are gone from the log before they were read; the message says which."""
+
+
+class BusAway(TidegateError):
+    """An event bus of market-data-core does not answer, or refuses; it may come back."""
 
 
 class StoreError(TidegateError):

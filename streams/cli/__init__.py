@@ -22,6 +22,7 @@ COMMANDS = {
     "dlq": "list, show and replay dead letters",
     "status": "who holds which partition back, and how far everybody is",
     "tail": "follow feedback or rates",
+    "bridge": "to and from the event bus of market-data-core",
     "state": "show or reset what workers keep of open windows",
     "topics": "compare the broker's topics with the plan, and apply it",
     "schema": "the JSON Schema of a message",
