@@ -116,9 +116,8 @@ def command() -> None:
     "hold_s",
     type=Hold(),
     default=pulse_settings.HOLD_S,
-    show_default="10m",
     metavar="DURATION",
-    help="For how long a store's soft or hard is repeated, unless it says otherwise.",
+    help="For how long a store's soft or hard is repeated, unless it says otherwise.  [default: 10m]",
 )
 @broker_option
 @config_option
@@ -132,8 +131,8 @@ def pulse(config: Path | None, broker: str | None, as_json: bool, log_level: str
     those of the ecosystem; flags beat them. What cannot be read goes to the bus's dead letters.
 
     A store on the bus speaks when its level changes, and never again: its soft or hard is repeated to Kafka
-    until it says ok, for as long as --hold. `tidegate bridge release` ends it before. A pipeline that still
-    listens in the group takes none of it away, but use another --group then.
+    until it says ok, for as long as --hold. `tidegate bridge release` ends it before. Where a pipeline still
+    listens, name another --group: of one group each gets only some entries, and the pipeline needs all.
 
     \b
     Examples:
