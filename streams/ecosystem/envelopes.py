@@ -87,7 +87,7 @@ def unwrap(envelope: EventEnvelope[Any]) -> EventEnvelope[FeedbackEvent]:
             meta = EventMeta(schema_id=FEEDBACK, track=layer.meta.track, headers=headers)
             return EventEnvelope(id=envelope.id, key=key, ts=layer.ts, meta=meta, payload=event)
         if isinstance(payload, EventEnvelope):
-            layer = payload
+            layer = _validated(EventEnvelope, dict(payload))
         elif layer.meta.schema_id == _WRAPPER:
             layer = _validated(EventEnvelope, payload)
         else:

@@ -36,7 +36,7 @@ from streams.ecosystem.envelopes import decode_envelope, to_feedback, unwrap
 from streams.ecosystem.feedback_topic import FeedbackTopic, Said
 from streams.ecosystem.links import Link
 from streams.ecosystem.pulse_settings import PulseSettings
-from streams.ecosystem.pulse_words import PULSE, TIDEGATE, Changes, Word, Words
+from streams.ecosystem.pulse_words import PULSE, TIDEGATE, Changes, Order, Word, Words
 from streams.flow.subscribe import feedback
 from streams.settings import Settings
 
@@ -77,6 +77,7 @@ class PulseBridge:
         self._beat_s = settings.heartbeat / 1e9
         self._links = {"bus": Link("bus"), "kafka": Link("kafka")}
         self._unacked: dict[str, None] = {}
+        self._seen: Order = ()
         self._ts = 0.0
         self._stopping = asyncio.Event()
         self._running = False
@@ -86,7 +87,9 @@ class PulseBridge:
         try:
             await self._topic.open()
             await self._bus.open()
-            self._take(await self._bus.recall())
+            recalled = await self._bus.recall()
+            self._take(recalled)
+            self._seen = max((self._seen, *(entry.order for entry in recalled)))
             self._running = True
             log.info(
                 "bridge.began", bus=self._bus.name, direction=self._pulse.direction, holding=self._holding()
@@ -151,7 +154,9 @@ class PulseBridge:
         return bool(self._links["kafka"].away and (self._unacked or self._words.due(time.time())))
 
     async def _hear(self, entries: list[Entry]) -> None:
-        self.counts.heard += len(entries)
+        # What is new to us may be given to us later, and is there twice then.
+        self.counts.heard += sum(entry.order > self._seen for entry in entries)
+        self._seen = max((self._seen, *(entry.order for entry in entries)))
         for entry, reason in self._take(entries):
             self.counts.refused += 1
             log.warning("bridge.refused", entry=entry.id, reason=reason)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from market_data_core.events import InMemoryBus, JsonCodec
 from market_data_core.events.envelope import EventEnvelope, EventMeta
-from market_data_core.telemetry import BackpressureLevel, FeedbackEvent
+from market_data_core.telemetry import BackpressureLevel, FeedbackEvent, RateAdjustment
 from market_data_store.coordinator.feedback import FeedbackEvent as StoreEvent
+from pydantic import BaseModel
 
 from schemas.errors import BadRecord
 from schemas.feedback import Feedback, Level, decode_feedback, encode_feedback
@@ -119,6 +120,23 @@ async def test_envelopes_of_the_bus_in_memory_are_unwrapped_without_a_wire() -> 
     assert type(by_store.payload) is FeedbackEvent
     assert (wrapped.payload, wrapped.key, wrapped.meta.headers) == (an_event(), "inner", {"reason": "r"})
     assert wrapped.id
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        RateAdjustment(provider="p", scale=1, reason=BackpressureLevel.ok, ts=1),
+        EventEnvelope.model_construct(payload=an_event()),
+        EventEnvelope(id="", ts=1, meta=EventMeta(schema_id="telemetry.FeedbackEvent"), payload={}),
+        EventEnvelope(id="", ts=1, meta=EventMeta(schema_id="telemetry.FeedbackEvent"), payload=None),
+    ],
+)
+async def test_what_is_no_feedback_on_the_bus_in_memory_is_a_bad_record(payload: BaseModel) -> None:
+    bus = InMemoryBus()
+    await bus.publish("s", payload)
+    envelope = await anext(bus.subscribe("s", group="g", consumer="c"))
+    with pytest.raises(BadRecord):
+        unwrap(envelope)
 
 
 def changed(data: bytes, **payload: Any) -> bytes:

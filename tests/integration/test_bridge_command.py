@@ -125,7 +125,7 @@ async def test_an_operator_ends_what_a_dead_store_asked_for(ends: Ends, tmp_path
     stream = f"{ends.namespace}.telemetry.feedback"
     await ends.say("hard")
     async with ends.bridge():
-        await eventually(lambda: ends.last() == {"hard"}, 10, "hard")
+        await eventually(lambda: ends.last() == {"hard"}, 30, "hard")
         wrong = tidegate(
             "bridge", "release", "bars", "--stream", stream, cwd=tmp_path, REDIS_URL=ends.redis_url
         )
@@ -134,7 +134,7 @@ async def test_an_operator_ends_what_a_dead_store_asked_for(ends: Ends, tmp_path
             "bridge", "release", "bars-coord", "--stream", stream, "--redis-url", ends.redis_url, cwd=tmp_path
         )
         assert (done.returncode, done.stdout) == (0, b"bars-coord was hard and is ok\n")
-        await eventually(lambda: ends.last() == {"ok"}, 10, "ok")
+        await eventually(lambda: ends.last() == {"ok"}, 30, "ok")
     assert [level for _, level, _ in ends.on_bus("store")] == ["hard", "ok"]
 
 
@@ -220,5 +220,5 @@ async def test_a_wrong_password_is_one_line_without_the_password(topics: TestTop
             assert "wrong" not in done.stderr.decode().replace("wrong username", "")
         async with ends.bridge():
             await ends.say("hard")
-            await eventually(lambda: ends.last() == {"hard"}, 10, "with the right one it is heard")
+            await eventually(lambda: ends.last() == {"hard"}, 30, "with the right one it is heard")
         await ends.close()

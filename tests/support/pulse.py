@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import redis
+from confluent_kafka import Consumer, Message, TopicPartition
 from market_data_core.telemetry import BackpressureLevel
 from market_data_store.pulse import FeedbackPublisherService, PulseConfig
 
@@ -19,7 +20,7 @@ from streams.ecosystem.pulse import PulseBridge
 from streams.ecosystem.pulse_settings import PulseSettings, load
 from streams.ecosystem.redis_bus import RedisBus
 from streams.settings import load_settings
-from support.kafka import TestTopics, records
+from support.kafka import TestTopics
 from support.wait import eventually
 
 PARTITIONS = 2
@@ -41,6 +42,17 @@ class Ends:
         self.settings = load_settings(
             None, broker=topics.bootstrap, topic_prefix=topics.prefix, feedback_ttl="2s", heartbeat="200ms"
         )
+        self._records: dict[int, list[Message]] = {partition: [] for partition in range(partitions)}
+        # One that goes on: each new one would cost more than what it reads.
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": topics.bootstrap,
+                "group.id": self.namespace,
+                "log_level": 0,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        self._consumer.assign([TopicPartition(self.topic, partition, 0) for partition in range(partitions)])
         # In a process of its own the store's publisher hands its namespace on by MD_NAMESPACE only.
         config = PulseConfig(backend="redis", redis_url=redis_url, ns=self.namespace)
         self.store = FeedbackPublisherService(config)
@@ -58,7 +70,7 @@ class Ends:
         running = asyncio.create_task(bridge.run())
         try:
             await eventually(
-                lambda: running.done() or bridge.health().state == "healthy", 10, "the bridge runs"
+                lambda: running.done() or bridge.health().state == "healthy", 30, "the bridge runs"
             )
             yield bridge
             bridge.stop()
@@ -81,6 +93,7 @@ class Ends:
     async def close(self) -> None:
         """Close the connections, also those of the publisher, which has no way to do it."""
         self.client.close()
+        self._consumer.close()
         await self.forget_connections()
 
     async def forget_connections(self) -> None:
@@ -92,7 +105,15 @@ class Ends:
 
     def heard(self, partition: int = 0) -> list[Feedback]:
         """What is on the feedback topic."""
-        return [decode_feedback(record.value()) for record in records(self.bootstrap, self.topic, partition)]
+        return [decode_feedback(record.value()) for record in self.records(partition)]
+
+    def records(self, partition: int = 0) -> list[Message]:
+        """The same as records."""
+        while messages := self._consumer.consume(1000, 0.05):
+            for message in messages:
+                if message.error() is None:
+                    self._records[message.partition()].append(message)
+        return self._records[partition]
 
     def last(
         self, coordinator: str = "bars-coord", partitions: Collection[int] = range(PARTITIONS)

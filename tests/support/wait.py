@@ -23,10 +23,10 @@ def until(condition: Callable[[], T], timeout_s: float, what: str, every_s: floa
 
 
 async def eventually(condition: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.02) -> T:
-    """The same, for a condition that this event loop brings about."""
+    """The same, for a condition that this event loop brings about; it is looked at in a thread."""
     deadline = time.monotonic() + timeout_s
     while True:
-        value = condition()
+        value = await asyncio.to_thread(condition)
         if value:
             return value
         if time.monotonic() > deadline:
