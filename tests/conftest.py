@@ -13,7 +13,7 @@ import pytest
 from support import tiers
 from support.kafka import Kafka, TestTopics, running_kafka, running_mortal_kafka
 from support.postgres import Postgres, running_postgres
-from support.redis import Redis, running_redis
+from support.redis_server import Redis, running_redis
 
 
 @pytest.fixture(scope="session")

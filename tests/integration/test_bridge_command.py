@@ -16,7 +16,7 @@ from support import tiers
 from support.cli import assert_one_clear_line, tidegate
 from support.kafka import TestTopics
 from support.pulse import Ends
-from support.redis import running_redis
+from support.redis_server import running_redis
 from support.scene import ALL, Scene, held
 from support.wait import eventually, until
 from support.workers import Settled, Worker, environment, wait_assigned
@@ -31,11 +31,11 @@ class EcosystemStore:
 
     def __init__(self, folder: Path, coordinator: str, **variables: str) -> None:
         self._file = folder / "waiting"
-        self._file.write_text("0")
+        self.waits(0)
         self._log = folder / "ecosystem-store.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", STORE, coordinator, str(self._file)],
+                [sys.executable, "-P", STORE, coordinator, str(self._file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment(EVENT_BUS_BACKEND="redis", **variables),
@@ -44,7 +44,9 @@ class EcosystemStore:
 
     def waits(self, items: int) -> None:
         """Let so many items wait; 0: all is written."""
-        self._file.write_text(str(items))
+        new = self._file.with_suffix(".new")
+        new.write_text(str(items))
+        new.replace(self._file)  # it is never seen empty
 
     def __enter__(self) -> Self:
         return self

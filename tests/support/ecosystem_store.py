@@ -25,7 +25,7 @@ class StallingSink:
 
     @property
     def waiting(self) -> int:
-        return int(self._file.read_text() or 0)
+        return int(self._file.read_text())
 
     async def write(self, batch: Sequence[int]) -> None:
         while self.waiting:  # noqa: ASYNC110  a file wakes nobody
@@ -45,8 +45,7 @@ async def main(coordinator: str, file: Path) -> None:
         while True:
             if store.health().queue_size < sink.waiting:
                 await store.submit(0)
-            else:
-                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)  # meanwhile its worker takes one, if it may
 
 
 asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

@@ -126,6 +126,11 @@ class Ends:
         """Entries that the group has given to somebody, and that nobody has acknowledged."""
         return int(self.client.xpending(self.key, group)["pending"])
 
+    def undone(self, group: str = "pipeline") -> int:
+        """Entries that the group has not acknowledged, whether they were given to somebody or not."""
+        (about,) = [about for about in self.client.xinfo_groups(self.key) if about["name"] == group.encode()]
+        return int(about["pending"] + about["lag"])
+
     def on_bus(self, source: str) -> list[tuple[str, str, dict[str, str]]]:
         """Coordinator, level and headers of what is on the bus from this source."""
         envelopes = [decode_envelope(fields[b"data"]) for _, fields in self.client.xrange(self.key)]

@@ -1,4 +1,4 @@
-"""Redis in a container."""
+"""Redis in a container. Not redis.py: scripts in this folder would import it in place of the package."""
 
 from __future__ import annotations
 
