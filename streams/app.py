@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
@@ -103,6 +104,11 @@ class App(faust.App):  # type: ignore[misc]
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
+        # Nothing is sent with Faust's own producer, but asyncio would complain of it.
+        if (producer := self._producer and self._producer._producer) is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await producer.stop()
         # Its thread needs our event loop to leave the group.
         thread = self._consumer and self._consumer._thread._thread
         if thread:

@@ -20,7 +20,7 @@ from schemas.errors import BrokerError
 from streams.broker import cluster_now, confluent_config
 from streams.embedded import PARTITIONS, EmbeddedBroker, Pacer
 from streams.producer import BarrierProducer
-from streams.runtime import crashed, running
+from streams.runtime import crash_of, crashed, running
 from streams.settings import Settings, TickTopic, load_settings
 from streams.topics import Topics
 
@@ -193,6 +193,10 @@ async def _raising(*apps: Any) -> AsyncIterator[None]:
     watcher = asyncio.create_task(watch())
     try:
         yield
+        if reason:  # told in the moment in which the body ended: the cancellation is on its way
+            await asyncio.sleep(0)
+        if (crash := crash_of(*apps)) is not None:  # in the last moment: nobody has looked since
+            raise crash
     except asyncio.CancelledError:
         if reason:
             body.uncancel()

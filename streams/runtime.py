@@ -39,11 +39,17 @@ async def running(*apps: App) -> AsyncIterator[None]:
 
 async def crashed(*apps: App) -> BaseException:
     """Wait until one of the apps has crashed; gives its reason."""
-    while True:
-        for app in apps:
-            if app.crashed:
-                return _explained(app.crash_reason or RuntimeError(f"{app.conf.id} crashed"))
+    while (reason := crash_of(*apps)) is None:
         await asyncio.sleep(0.1)
+    return reason
+
+
+def crash_of(*apps: App) -> BaseException | None:
+    """Why one of the apps has crashed, if one has."""
+    for app in apps:
+        if app.crashed:
+            return _explained(app.crash_reason or RuntimeError(f"{app.conf.id} crashed"))
+    return None
 
 
 def _explained(exc: BaseException) -> BaseException:

@@ -6,7 +6,8 @@ Where a tier cannot run, its tests skip and say why; with ``TIDEGATE_REQUIRE_KAF
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -91,15 +92,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             tier.claim(item)
 
 
-def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    for item in items:
-        for tier in tiers.ALL:
-            tier.items.discard(item.nodeid)
-
-
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     for tier in tiers.ALL:
         tier.count(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:  # one process of several
+        output["tiers"] = [(tier.server, tier.missing) for tier in tiers.ALL]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn which servers another process has met."""
+    for tier, (server, missing) in zip(
+        tiers.ALL, getattr(node, "workeroutput", {}).get("tiers", ()), strict=False
+    ):
+        tier.server, tier.missing = tier.server or server, tier.missing or missing
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -75,8 +75,11 @@ def test_a_run_that_was_suspended_for_longer_than_its_session_counts_every_tick_
 
 @pytest.mark.embedded
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_under_the_dead_letters_is_told(tmp_path: Path) -> None:
-    path = csv_file(tmp_path / "t.csv", ["rubbish", _row(1)])
+@pytest.mark.parametrize(
+    "rows", [["rubbish", _row(1)], [_row(1), "rubbish"]]
+)  # the last one: all is done by then
+def test_a_full_disk_under_the_dead_letters_is_told(rows: list[str], tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "t.csv", rows)
     done = tidegate("run", path, "--dead-letters", "/dev/full", cwd=tmp_path)
     assert done.returncode == 1
     assert "tidegate: --dead-letters /dev/full: No space left on device" in done.stderr.decode().splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 import pytest
@@ -30,21 +30,19 @@ class Tier:
     missing: str = ""
     ran: int = 0
     skipped: int = 0
-    items: set[str] = field(default_factory=set)
 
     def claim(self, item: pytest.Item) -> None:
-        """Take the item in if it needs this tier, and mark it so."""
-        marked = item.get_closest_marker(self.marker) is not None
-        if marked or self.fixtures & set(getattr(item, "fixturenames", ())):
-            self.items.add(item.nodeid)
-            if not marked:
-                item.add_marker(self.marker)
+        """Mark the item if it needs this tier, and does not say so itself."""
+        if self.fixtures & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker(
+            self.marker
+        ):
+            item.add_marker(self.marker)
 
     def count(self, report: pytest.TestReport) -> None:
-        """Count a test of this tier by how it ended."""
-        if report.nodeid not in self.items:
+        """Count a test of this tier by how it ended; its markers come with the report, from any process."""
+        if self.marker not in report.keywords:
             return
-        if report.skipped:
+        if report.skipped or (report.failed and report.when == "setup"):
             self.skipped += 1
         elif report.when == "call":
             self.ran += 1
@@ -73,11 +71,11 @@ class Tier:
 
     def summary(self) -> str:
         """One line for the person who reads the end of the run."""
-        if not self.items:
-            return f"{self.name}: no test of it was selected"
+        if not self.ran and not self.skipped:
+            return f"{self.name}: no test of it was run"
         if not self.ran:
             cure = f"; install Docker or set {self.given_by}" if self.given_by else ""
-            return f"{self.name}: DID NOT RUN, {len(self.items)} test(s): {self.missing or 'see below'}{cure}"
+            return f"{self.name}: DID NOT RUN, {self.skipped} test(s): {self.missing or 'see below'}{cure}"
         skipped = f", skipped {self.skipped}" if self.skipped else ""
         return f"{self.server or self.name}: ran {self.ran} test(s){skipped}"
 
