@@ -20,47 +20,21 @@ What is promised:
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections.abc import Mapping
-from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import structlog
-from market_data_core.telemetry import FeedbackEvent
 
-from schemas.errors import BadRecord, BrokerError, BusAway
 from schemas.health import HealthComponent, HealthState
-from streams.ecosystem.buses import Bus, Entry
-from streams.ecosystem.envelopes import decode_envelope, to_feedback, unwrap
-from streams.ecosystem.feedback_topic import FeedbackTopic, Said
-from streams.ecosystem.links import Link
+from streams.ecosystem.buses import Bus
+from streams.ecosystem.feedback_topic import FeedbackTopic
+from streams.ecosystem.pulse_inward import Inward
+from streams.ecosystem.pulse_outward import Outward
+from streams.ecosystem.pulse_parts import Counts
 from streams.ecosystem.pulse_settings import PulseSettings
-from streams.ecosystem.pulse_words import PULSE, TIDEGATE, Changes, Order, Word, Words
-from streams.flow.subscribe import feedback
+from streams.ecosystem.pulse_words import Changes
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-_RETRY_S = 0.5
-#: Which cluster and topic a store of Tidegate speaks on: another bridge on the same bus may be another one's.
-_ORIGIN = "tidegate-origin"
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a bridge did since it was made."""
-
-    heard: int = 0
-    """Entries of the bus, whatever is in them."""
-    told: int = 0
-    """Words of coordinators that Kafka has, each about all partitions."""
-    repeated: int = 0
-    """The same words again, as heartbeats."""
-    refused: int = 0
-    """Entries that could not be read."""
-    published: int = 0
-    """Words of Tidegate's stores that the bus has."""
 
 
 class PulseBridge:
@@ -68,17 +42,12 @@ class PulseBridge:
 
     def __init__(self, settings: Settings, bus: Bus, pulse: PulseSettings | None = None) -> None:
         self.counts = Counts()
-        self._settings = settings
+        self._pulse = pulse = pulse or PulseSettings()
         self._bus = bus
-        self._pulse = pulse or PulseSettings()
-        self._topic = FeedbackTopic(settings, self._pulse.partitions)
-        self._words = Words(self._pulse.hold_s)
-        self._changes = Changes(settings.feedback_ttl / 1e9)
-        self._beat_s = settings.heartbeat / 1e9
-        self._links = {"bus": Link("bus"), "kafka": Link("kafka")}
-        self._unacked: dict[str, None] = {}
-        self._seen: Order = ()
-        self._ts = 0.0
+        self._topic = FeedbackTopic(settings, pulse.partitions)
+        changes = Changes(settings.feedback_ttl / 1e9)
+        self._inward = Inward(bus, self._topic, pulse, changes, self.counts, settings.heartbeat / 1e9)
+        self._outward = Outward(bus, self._topic, settings, changes, self.counts)
         self._stopping = asyncio.Event()
         self._running = False
 
@@ -87,22 +56,18 @@ class PulseBridge:
         try:
             await self._topic.open()
             await self._bus.open()
-            recalled = await self._bus.recall()
-            self._take(recalled)
-            self._seen = max((self._seen, *(entry.order for entry in recalled)))
+            await self._inward.recall()
             self._running = True
             log.info(
                 "bridge.began", bus=self._bus.name, direction=self._pulse.direction, holding=self._holding()
             )
             async with asyncio.TaskGroup() as group:
                 if self._pulse.direction != "out":
-                    group.create_task(self._inward())
+                    group.create_task(self._inward.run(self._stopping))
                 if self._pulse.direction != "in":
-                    listening = group.create_task(self._listen())
-                    publishing = group.create_task(self._outward())
-                    publishing.add_done_callback(lambda _: listening.cancel())
-        except BaseExceptionGroup as group_exc:  # of what failed, the first thing says why
-            raise group_exc.exceptions[0] from None
+                    group.create_task(self._outward.run(self._stopping))
+        except BaseExceptionGroup as failed:  # the first one says why
+            raise failed.exceptions[0] from None
         finally:
             self._running = False
             await self._bus.close()
@@ -112,177 +77,26 @@ class PulseBridge:
         """Have `run` finish what it has begun, and return."""
         self._stopping.set()
 
+    @property
+    def lag_s(self) -> float:
+        """How old the last entry of the bus was when it was read, seconds."""
+        return self._inward.lag_s
+
     def health(self) -> HealthComponent:
         """Degraded while one side is away: nothing is lost, but what stores say is not obeyed."""
+        links = (*self._inward.links, self._outward.link)
         state = HealthState.healthy
-        if any(link.away for link in self._links.values()):
+        if any(link.away for link in links):
             state = HealthState.degraded
         if not self._running:
             state = HealthState.unhealthy
         details = {
             "running": "yes" if self._running else "no",
-            **{name: link.told() for name, link in self._links.items()},
+            **{link.what: link.told() for link in links},
             "holding": ", ".join(f"{who} {level}" for who, level in self._holding().items()) or "nobody",
             **{name: str(count) for name, count in asdict(self.counts).items()},
         }
         return HealthComponent("bridge", state, details)
 
     def _holding(self) -> dict[str, str]:
-        return {who: level.value for who, level in self._words.holding(time.time()).items()}
-
-    # From the bus to Kafka.
-
-    async def _inward(self) -> None:
-        beat = time.monotonic()
-        while not self._stopping.is_set():
-            now = time.monotonic()
-            try:
-                # What waits for Kafka is told before more is read: it stays on the bus meanwhile.
-                if not self._waiting():
-                    await self._hear(await self._bus.read(max(0.0, beat - now)))
-                self._links["bus"].answered()
-                beating = time.monotonic() >= beat
-                if beating:
-                    beat = time.monotonic() + self._beat_s
-                if await self._tell(beating=beating):
-                    await self._ack()
-            except BusAway as exc:
-                self._links["bus"].lost(exc)
-                await self._pause()
-
-    def _waiting(self) -> bool:
-        return bool(self._links["kafka"].away and (self._unacked or self._words.due(time.time())))
-
-    async def _hear(self, entries: list[Entry]) -> None:
-        # What is new to us may be given to us later, and is there twice then.
-        self.counts.heard += sum(entry.order > self._seen for entry in entries)
-        self._seen = max((self._seen, *(entry.order for entry in entries)))
-        for entry, reason in self._take(entries):
-            self.counts.refused += 1
-            log.warning("bridge.refused", entry=entry.id, reason=reason)
-            await self._bus.refuse(entry, reason)
-
-    def _take(self, entries: list[Entry]) -> list[tuple[Entry, str]]:
-        """Take note of entries; gives those of ours that cannot be read, with the reason."""
-        refused = []
-        now = time.time()
-        for entry in entries:
-            value = entry.value
-            try:
-                envelope = decode_envelope(value) if isinstance(value, bytes) else unwrap(value)
-                event, headers = envelope.payload, envelope.meta.headers
-                to_feedback(event, 0)  # raises where Kafka could not have it
-            except BadRecord as exc:
-                if entry.mine:
-                    refused.append((entry, str(exc)))
-                continue
-            if entry.mine:
-                self._unacked[entry.id] = None
-            if event.source == TIDEGATE:
-                if headers.get(_ORIGIN) == self._origin:
-                    self._changes.told(event)
-            elif self._pulse.direction != "out":
-                told = {**headers, "pulse-id": entry.id, "pulse-source": event.source}
-                self._words.hear(Word(event, told, entry.order, now - entry.age_s), now)
-        return refused
-
-    async def _tell(self, *, beating: bool) -> bool:
-        """Tell Kafka what is due; False where Kafka did not take it."""
-        now = time.time()
-        for word in self._words.ended(now):
-            log.warning(
-                "bridge.hold_ended",
-                coordinator=word.event.coordinator_id,
-                level=word.event.level.value,
-                said_s_ago=round(now - word.at),
-                consequence="it is not repeated any more, and holds nothing back until it speaks again",
-            )
-        words = self._words.due(now) if beating else self._words.untold(now)
-        if not words and not self._links["kafka"].away:
-            return True
-        try:
-            if self._links["kafka"].away:
-                await self._topic.open()
-            await self._topic.say(self._about_partitions(words, now))
-        except BrokerError as exc:
-            self._links["kafka"].lost(exc)
-            await self._pause()
-            return False
-        self._links["kafka"].answered()
-        for word in words:
-            if word.told:
-                self.counts.repeated += 1
-            else:
-                self.counts.told += 1
-                self._log(word.event, word.headers)
-            word.told = True
-        return True
-
-    def _about_partitions(self, words: list[Word], now: float) -> list[Said]:
-        return [
-            Said(to_feedback(word.event, partition, source=PULSE, ts=self._later(now)), word.headers)
-            for word in words
-            for partition in self._topic.partitions
-        ]
-
-    def _later(self, now: float) -> float:
-        # The word that is told later counts, also where the clock was set back. There is no epoch to help, so
-        # that two bridges, or one that is started again, do not outvote each other.
-        self._ts = max(now, math.nextafter(self._ts, math.inf))
-        return self._ts
-
-    async def _ack(self) -> None:
-        if self._unacked:
-            await self._bus.ack(list(self._unacked))
-            self._unacked.clear()
-
-    # From Kafka to the bus.
-
-    async def _listen(self) -> None:
-        async with aclosing(feedback(self._settings)) as events:
-            async for event in events:
-                if event.source != PULSE:
-                    self._changes.hear(event, time.time())
-
-    async def _outward(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                for event, reason in self._changes.due(time.time()):
-                    headers = {
-                        _ORIGIN: self._origin,
-                        "utilization": f"{event.queue_size / event.capacity:.6f}",
-                    }
-                    if reason is not None:
-                        headers["reason"] = reason
-                    await self._bus.publish(event, headers)
-                    self._links["bus"].answered()
-                    self._changes.told(event)
-                    self.counts.published += 1
-                    self._log(event, headers)
-            except BusAway as exc:
-                self._links["bus"].lost(exc)
-            await self._pause()
-
-    @property
-    def _origin(self) -> str:
-        return f"{self._topic.cluster_id}/{self._topic.topic}"
-
-    @staticmethod
-    def _log(event: FeedbackEvent, headers: Mapping[str, str]) -> None:
-        log.info(
-            "bridge.told",
-            coordinator=event.coordinator_id,
-            pressure=event.level.value,
-            queue=event.queue_size,
-            capacity=event.capacity,
-            source=event.source,
-            reason=headers.get("reason"),
-        )
-
-    async def _pause(self) -> None:
-        """Wait a moment, but not beyond `stop`."""
-        try:
-            async with asyncio.timeout(_RETRY_S):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        return {who: level.value for who, level in self._inward.holding().items()}

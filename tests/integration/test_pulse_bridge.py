@@ -357,7 +357,7 @@ async def test_kafka_is_killed_and_comes_back_and_nothing_is_acknowledged_before
 ) -> None:
     topics = TestTopics(own_kafka.address)
     ends = Ends(redis, topics)
-    async with ends.bridge(direction="in") as bridge:
+    async with ends.bridge() as bridge:
         await ends.say("hard")
         await eventually(lambda: ends.last() == {"hard"}, 30, "hard")
         await asyncio.to_thread(own_kafka.kill)
