@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+import structlog
 
 from support import tiers
 from support.cli import assert_one_clear_line, tidegate
+from support.inprocess import Cli, Done, in_process
 from support.kafka import TestTopics
 from support.pulse import Ends
 from support.redis_server import running_redis
@@ -172,6 +175,40 @@ async def test_sigterm_ends_it_with_a_summary(ends: Ends, tmp_path: Path) -> Non
     assert ends.pending() == 0
 
 
+@pytest.fixture
+def mistaken(
+    redis: str,
+    topics: TestTopics,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[tuple[Ends, Cli]]:
+    """Commands in this process, told of servers that are there."""
+    ends = Ends(redis, topics)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "REDIS_URL": redis,
+        "TIDEGATE_BROKER": ends.bootstrap,
+        "TIDEGATE_TOPIC_PREFIX": ends.prefix,
+    }.items():
+        monkeypatch.setenv(name, value)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield ends, in_process(monkeypatch, capsys)
+    ends.close_readers()
+    # Commands set logging up, for a standard error that will be gone.
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def assert_told(done: Done, *words: str) -> None:
+    lines = [line for line in done.err.splitlines() if not line.startswith("  hint: ")]
+    assert (done.status, len(lines)) == (1, 1), done.err
+    for word in words:
+        assert word in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
@@ -180,47 +217,37 @@ async def test_sigterm_ends_it_with_a_summary(ends: Ends, tmp_path: Path) -> Non
         ((), {"EVENT_BUS_BACKEND": "inmem"}, ["EVENT_BUS_BACKEND is 'inmem'", "--redis-url"]),
         ((), {"SCHEMA_TRACK": "v9"}, ["SCHEMA_TRACK is 'v9'", "v1 or v2"]),
         (("--partitions", "7"), {}, ["has no partition 7", "it has 2"]),
+        ((), {"TIDEGATE_TOPIC_PREFIX": "nowhere."}, ["lacks topic nowhere.feedback.v1", "topics apply"]),
     ],
 )
-async def test_a_mistake_is_one_line(
-    ends: Ends, tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str], words: list[str]
+def test_a_mistake_is_one_line(
+    mistaken: tuple[Ends, Cli],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    words: list[str],
 ) -> None:
-    kafka = {"TIDEGATE_BROKER": ends.bootstrap, "TIDEGATE_TOPIC_PREFIX": ends.prefix}
-    env = {"REDIS_URL": ends.redis_url, **kafka, **variables}
-    assert_one_clear_line(tidegate("bridge", "pulse", *arguments, cwd=tmp_path, **env), *words)
+    _, cli = mistaken
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert_told(cli("bridge", "pulse", *arguments), *words)
 
 
-async def test_topics_that_are_not_there_are_named(ends: Ends, tmp_path: Path) -> None:
-    env = {
-        "REDIS_URL": ends.redis_url,
-        "TIDEGATE_BROKER": ends.bootstrap,
-        "TIDEGATE_TOPIC_PREFIX": "nowhere.",
-    }
-    done = tidegate("bridge", "pulse", cwd=tmp_path, **env)
-    assert_one_clear_line(done, "lacks topic nowhere.feedback.v1", "tidegate topics apply")
-
-
-async def test_a_key_of_another_kind_is_named(ends: Ends, tmp_path: Path) -> None:
+def test_a_key_of_another_kind_is_named(mistaken: tuple[Ends, Cli]) -> None:
+    ends, cli = mistaken
     ends.client.set(f"mdp:{ends.namespace}", "a string")
-    env = {
-        "REDIS_URL": ends.redis_url,
-        "TIDEGATE_BROKER": ends.bootstrap,
-        "TIDEGATE_TOPIC_PREFIX": ends.prefix,
-    }
-    done = tidegate("bridge", "pulse", "--stream", ends.namespace, cwd=tmp_path, **env)
-    assert_one_clear_line(done, "WRONGTYPE", "MD_NAMESPACE")
+    assert_told(cli("bridge", "pulse", "--stream", ends.namespace), "WRONGTYPE", "MD_NAMESPACE")
 
 
-@pytest.mark.redis
-async def test_a_wrong_password_is_one_line_without_the_password(topics: TestTopics, tmp_path: Path) -> None:
+def test_a_wrong_password_is_one_line_without_the_password(
+    topics: TestTopics, mistaken: tuple[Ends, Cli], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, cli = mistaken
     with tiers.REDIS.started(lambda: running_redis("--requirepass right")) as server:
-        ends = Ends(f"redis://:right@{server.address}/0", topics)
-        kafka = {"TIDEGATE_BROKER": ends.bootstrap, "TIDEGATE_TOPIC_PREFIX": ends.prefix}
-        for url in (f"redis://:wrong@{server.address}/0", f"redis://{server.address}/0"):
-            done = tidegate("bridge", "pulse", cwd=tmp_path, REDIS_URL=url, **kafka)
-            assert_one_clear_line(done, server.address, "is the password in REDIS_URL right?")
-            assert "wrong" not in done.stderr.decode().replace("wrong username", "")
-        async with ends.bridge():
-            await ends.say("hard")
-            await eventually(lambda: ends.last() == {"hard"}, 30, "with the right one it is heard")
-        await ends.close()
+        told = []
+        for login in (":wr0ng@", ""):
+            monkeypatch.setenv("REDIS_URL", f"redis://{login}{server.address}/0")
+            told.append(cli("bridge", "pulse"))
+        for done in told:
+            assert_told(done, server.address, "is the password in REDIS_URL right?")
+            assert "wr0ng" not in done.err

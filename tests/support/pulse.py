@@ -92,9 +92,13 @@ class Ends:
 
     async def close(self) -> None:
         """Close the connections, also those of the publisher, which has no way to do it."""
+        self.close_readers()
+        await self.forget_connections()
+
+    def close_readers(self) -> None:
+        """Close the connections, where the publisher was not used."""
         self.client.close()
         self._consumer.close()
-        await self.forget_connections()
 
     async def forget_connections(self) -> None:
         """Have the store's publisher connect anew: it does not try again on a connection that died."""
