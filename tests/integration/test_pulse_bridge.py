@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import subprocess
 import sys
 import time
@@ -385,5 +386,7 @@ async def test_kafka_is_killed_and_comes_back_and_nothing_is_acknowledged_before
         await eventually(lambda: bridge.health().state == HealthState.healthy, 30, "it is back")
         await eventually(lambda: ends.last() == {"ok"}, 30, "the last word is told")
         await eventually(lambda: ends.undone() == 0, 30, "and all is acknowledged")
+        told = [level for level, _ in itertools.groupby(f.level.value for f in ends.heard())]
+        assert told == ["ok", "hard", "ok"], "what waited is told first"
     assert said == ["kafka.away", "kafka.back"], "each once"
     await ends.close()
