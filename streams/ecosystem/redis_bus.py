@@ -119,6 +119,9 @@ class RedisBus:
         if not self._joined:
             await self._join("$")
             mine |= await self._left_undone()
+            if trimmed := [id_ for id_, fields in mine.items() if fields is None]:
+                await self._redis.xack(self._key, self._settings.group, *trimmed)
+                mine = {id_: fields for id_, fields in mine.items() if fields is not None}
         elif time.monotonic() - self._claimed_at > _CLAIM_AFTER_S:
             mine |= await self._claim()
         block = None if mine else max(1, round(min(wait_s, _MAX_WAIT_S) * 1000))
@@ -173,8 +176,7 @@ class RedisBus:
             entry = Entry(
                 id=id_.decode(),
                 order=(self._generation, ms, number),
-                # An entry that was trimmed before it was done has no fields any more.
-                value=b"" if fields is None else fields.get(_DATA, b""),
+                value=fields.get(_DATA, b"") if fields else b"",
                 age_s=max(0, now_ms - ms) / 1000,
                 mine=id_ in mine,
             )
@@ -216,9 +218,9 @@ def _answering() -> Iterator[None]:
 
 
 def _flat(entries: Any) -> Iterator[tuple[bytes, Mapping[bytes, bytes] | None]]:
-    """Entries, where the protocol's version may have put each batch in a list of its own."""
+    """Entries; version 3 of the protocol puts all of them into one more list, even if there are none."""
     for entry in entries:
-        if isinstance(entry, list) and entry and not isinstance(entry[0], bytes):
+        if isinstance(entry, list) and not (entry and isinstance(entry[0], bytes)):
             yield from _flat(entry)
         elif entry[0] is not None:
             yield entry[0], entry[1] or None

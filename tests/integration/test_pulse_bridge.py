@@ -127,13 +127,29 @@ async def test_what_a_consumer_left_undone_is_done(
     # A bridge that was killed in the midst and is started again; or a pipeline, whose `ack` does nothing.
     consumer = ends.pulse().consumer if claim_after_s > 1 else "somebody-else"
     assert ends.client.xreadgroup("pipeline", consumer, {ends.key: ">"})
-    assert ends.pending() == 3
+    trimmed = ends.client.xadd(ends.key, {"data": b"trimmed"})
+    ends.client.xreadgroup("pipeline", consumer, {ends.key: ">"})
+    ends.client.xdel(ends.key, trimmed)
+    assert ends.pending() == 4
     async with ends.bridge() as bridge:
         await eventually(lambda: ends.pending() == 0, 30, "nothing is left undone")
         assert ends.last() == {"hard"}
         assert [f.level.value for f in ends.heard()].count("soft") == 0, "what is out of date is not told"
         assert bridge.counts.refused == 1
     assert ends.client.xlen(ends.dead_letters) == 1
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_both_versions_of_the_protocol_of_redis_are_understood(ends: Ends, protocol: int) -> None:
+    ends.redis_url += f"?protocol={protocol}"
+    await ends.say("soft")
+    ends.client.xgroup_create(ends.key, "pipeline", id="0")
+    ends.client.xreadgroup("pipeline", ends.pulse().consumer, {ends.key: ">"})
+    async with ends.bridge():
+        await eventually(lambda: ends.last() == {"soft"}, 30, "what was said before")
+        await ends.say("hard")
+        await eventually(lambda: ends.last() == {"hard"}, 30, "what is said now")
+        await eventually(lambda: ends.undone() == 0, 30, "all is acknowledged")
 
 
 async def test_two_bridges_of_one_group_say_the_same(ends: Ends) -> None:
