@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,49 +19,42 @@ from agents.store import store_agent
 from streams.app import App, assigned, build_app, every, finish
 from streams.broker import check_topics, confluent_config
 from streams.fenced import FencedProducer
+from streams.figures import of_registry
 from streams.flow.controller import RateController
 from streams.flow.feedback import FeedbackPublisher
+from streams.flow.holds import Holds
 from streams.flow.lag import LagWatch
 from streams.flow.policy import policy_of
 from streams.flow.recall import recall
-from streams.flow.throttle import Throttle
+from streams.flow.throttle import Accept, Throttle, accept_all
 from streams.flow.valve import Valve
 from streams.gaps import TickGaps, bars_gap
+from streams.metrics import SINK_SECONDS
+from streams.operator import worker_id
 from streams.outlet import Outlet, Unfenced
 from streams.pipeline import TURNS, BarsPipeline
 from streams.producer import BarrierProducer
 from streams.recovery import take_over
-from streams.settings import Role, Settings, load_settings
+from streams.registry.core import SchemaRegistry
+from streams.registry.messages import FEEDBACK
+from streams.roles import BarsRole, StoreRole
+from streams.settings import Settings, load_settings
 from streams.store.base import Store, open_store
 from streams.store.writer import StoreWriter
+from streams.tally import Tally
 from streams.topics import Topics
+from streams.worker import Worker
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class BarsRole:
-    """The bars app and what it is made of."""
-
-    app: App
-    pipeline: BarsPipeline
-    throttle: Throttle
-    valve: Valve
-
-
-@dataclass(frozen=True, slots=True)
-class StoreRole:
-    """The store app and what it is made of."""
-
-    app: App
-    writer: StoreWriter
-
-
-def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) -> BarsRole:
+def bars_role(
+    settings: Settings, *, pace: Any = None, keep_state: bool = True, accept: Accept = accept_all
+) -> BarsRole:
     """The bars and rate-controller agents, in one app and one consumer group.
 
     `pace` holds bars back where the broker would forget them; without `keep_state` a restart loses
-    open windows, which suits a run that has no restarts.
+    open windows, which suits a run that has no restarts; `accept` refuses feedback that must not count.
     """
     topics = Topics(settings.topic_prefix)
     tick_names = frozenset(tick.topic for tick in settings.ticks)
@@ -87,12 +77,16 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         keep_state=keep_state,
         checkpoint_bytes=settings.checkpoint_bytes,
     )
+    holds = Holds()
+    controller = RateController(policy_of(settings), settings.feedback_ttl / 1e9)
     throttle = Throttle(
         valve,
-        RateController(policy_of(settings), settings.feedback_ttl / 1e9),
+        controller,
         producer,
         topics.rate,
         provider=settings.group,
+        accept=accept,
+        holds=holds,
     )
     app.transport.raw_topics = tick_names
     app.transport.on_batch = pipeline.read_ahead
@@ -140,16 +134,18 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
             )
 
     async def recover(sender: Any, **kwargs: Any) -> None:
-        if not keep_state:
-            return
-        tps = assigned(app, tick_names)
-        _, recalled = await asyncio.gather(
-            take_over(settings, topics.state, pipeline, tps),
-            recall(settings, topics.feedback, throttle.owned),
-        )
-        heard_upto.clear()
-        heard_upto.update(recalled.ends)
-        await throttle.hear(recalled.feedback)
+        if keep_state:
+            tps = assigned(app, tick_names)
+            _, recalled, _ = await asyncio.gather(
+                take_over(settings, topics.state, pipeline, tps),
+                recall(settings, topics.feedback, throttle.owned),
+                holds.known(),
+            )
+            heard_upto.clear()
+            heard_upto.update(recalled.ends)
+            await throttle.hear(recalled.feedback)
+            await throttle.refresh()
+        app.joined = True
 
     async def on_revoked(sender: Any, revoked: set[TP], **kwargs: Any) -> None:
         await finish(app, pipeline.checkpoint, settings.session_timeout / 1e9 / 3)
@@ -167,10 +163,15 @@ def bars_role(settings: Settings, *, pace: Any = None, keep_state: bool = True) 
         every(app, interval_s, step, f"checkpoint-{turn}", turn * interval_s / TURNS)
     every(app, 1.0, pipeline.publish_idle, "publish_idle")
     every(app, 1.0, throttle.refresh, "refresh_rates")
+    lag = LagWatch(settings, throttle, lambda place: pipeline.position(TP(*place)))
     if keep_state:
-        lag = LagWatch(settings, throttle, lambda place: pipeline.position(TP(*place)))
         every(app, lag.every_s, lag.look, "lag")
-    return BarsRole(app, pipeline, throttle, valve)
+
+    def apply(new: Settings) -> None:
+        controller.policy = policy_of(new)
+        lag.thresholds = new.thresholds
+
+    return BarsRole(app, pipeline, throttle, valve, holds, apply, tick_names)
 
 
 def store_role(
@@ -188,6 +189,8 @@ def store_role(
         # A bar is what it is whether or not its transaction succeeds: what it takes back comes again.
         app.transport.isolation_level = "read_uncommitted"
     app.transport.on_gap = bars_gap
+    holds = Holds()
+    app.transport.is_open = lambda tp: holds.by(tp.partition) is None
     producer = BarrierProducer(confluent_config(settings))
     writer = StoreWriter(
         store,
@@ -205,10 +208,11 @@ def store_role(
         writer,
         producer,
         topics.feedback,
-        coordinator_id=f"{socket.gethostname()}:{os.getpid()}",
+        coordinator_id=worker_id(),
         heartbeat_s=settings.heartbeat / 1e9,
     )
     store_agent(app, topics.bars, writer)
+    writer.counters.on_commit = (commit_seconds := Tally(SINK_SECONDS.bounds)).note
 
     async def preflight() -> None:
         own = (topics.bars, topics.dead_letters, topics.feedback)
@@ -236,34 +240,65 @@ def store_role(
         await finish(app, _nothing, settings.session_timeout / 1e9 / 3)
         writer.forget()
 
+    async def ready(sender: Any, **kwargs: Any) -> None:
+        await holds.known()
+        app.joined = True
+
     app.startup.append(preflight)
     app.drain.append(drain)
     app.cleanup.append(close)
     app.on_partitions_assigned.connect(on_assigned, weak=False)
     app.on_partitions_revoked.connect(on_revoked, weak=False)
+    app.on_rebalance_complete.connect(ready, weak=False)  # awaited before anything is fetched
     app.task(writer.run)
     app.task(publisher.run)
     every(app, 1.0, tell, "tell_dropped")
-    return StoreRole(app, writer)
+
+    def apply(new: Settings) -> None:
+        writer.thresholds, writer.linger_s = new.thresholds, new.write_linger / 1e9
+        publisher.heartbeat_s = new.heartbeat / 1e9
+
+    return StoreRole(app, writer, publisher, holds, apply, commit_seconds, frozenset({topics.bars}))
 
 
 async def _nothing() -> None:
     """The writer drains by itself."""
 
 
-def compose(settings: Settings) -> App:
+def worker(settings: Settings, read_again: Callable[[], Settings] | None = None) -> Worker:
+    """The roles that the settings name, with health and metrics; its `app` starts and stops all of it.
+
+    `read_again` gives the settings anew, when an operator asks for that.
+    """
+    registry = SchemaRegistry.of(settings)
+    accept = partial(registry.accept, FEEDBACK) if registry is not None else accept_all
+    bars = bars_role(settings, accept=accept) if "bars" in settings.roles else None
+    store = store_role(settings) if "store" in settings.roles else None
+    made = Worker(settings, bars=bars, store=store, read_again=read_again)
+    first = made.app
+    for role in made.roles.values():
+        if role.app is not first:
+            first.service(role.app)
+            first.cleanup.append(role.app.clean_up)  # also where the first one fails to start
+    first.startup.insert(0, made.open)
+    first.cleanup.append(made.close)
+    if registry is not None:
+        made.components.append(registry.health)
+        made.sources.append(partial(of_registry, registry))
+        first.startup.append(registry.start)
+        first.task(registry.run)
+        first.cleanup.append(registry.close)
+    return made
+
+
+def compose(settings: Settings, read_again: Callable[[], Settings] | None = None) -> App:
     """The app of the first role, which starts and stops those of the others."""
-    make: dict[Role, Callable[[Settings], BarsRole | StoreRole]] = {"bars": bars_role, "store": store_role}
-    first, *others = [make[role](settings).app for role in settings.roles]
-    for other in others:
-        first.service(other)
-        first.cleanup.append(other.clean_up)  # also where the first one fails to start
-    return first
+    return worker(settings, read_again).app
 
 
 def __getattr__(name: str) -> Any:
     # Only when Faust asks for it: importing this module must not read settings.
     if name == "app":
-        globals()["app"] = app = compose(load_settings())
+        globals()["app"] = app = compose(load_settings(), load_settings)
         return app
     raise AttributeError(name)

@@ -11,6 +11,8 @@ TidegateError
 │   │   └── LaneLost        a partition's transaction was fenced or given up
 │   └── RecordsLost         the broker deleted records before they were read
 ├── BusAway                 an event bus of market-data-core does not answer, or refuses
+├── RegistryError           the schema registry refused, or is not there and must be
+│   └── SchemaMismatch      a message does not fit the registry's schema
 └── StoreError              the database refused
     ├── StoreRefused        credentials, rights, its table: people can mend it, waiting alone cannot
     │   └── StoreInUse      another process has the file open
@@ -88,6 +90,23 @@ class RecordsLost(BrokerError):
 
 class BusAway(TidegateError):
     """An event bus of market-data-core does not answer, or refuses; it may come back."""
+
+
+class RegistryError(TidegateError):
+    """The schema registry refused, or is not there and must be."""
+
+
+class SchemaMismatch(RegistryError):
+    """A message does not fit the schema that the registry has of it."""
+
+    def __init__(self, name: str, errors: list[str], track: str) -> None:
+        super().__init__(
+            f"schema {name} (track {track}) refuses the message: {'; '.join(errors)}",
+            hint="registry_mode is strict; with warn it is logged",
+        )
+        self.name = name
+        self.errors = errors
+        self.track = track
 
 
 class StoreError(TidegateError):

@@ -40,3 +40,12 @@ def worst(components: list[HealthComponent]) -> HealthState:
     """The state of the whole; healthy where there is nothing."""
     states = {component.state for component in components}
     return next((state for state in _WORST_FIRST if state in states), HealthState.healthy)
+
+
+def not_ready(status: HealthStatus) -> list[str]:
+    """Why a worker is not ready, a line a part, which says so in its detail `not_ready`; nothing where it is."""
+    return [
+        f"{part.name}: {part.details['not_ready']}"
+        for part in status.components
+        if "not_ready" in part.details
+    ]

@@ -9,6 +9,9 @@ from pydantic import ConfigDict, Field
 from schemas.feedback import Level
 from schemas.wire import Contract, Finite, Natural, decode
 
+#: What `coordinator_id` begins with where an operator has paused a partition; who, follows.
+OPERATOR = "operator "
+
 _Scale = Annotated[float, Meta(ge=0, le=1), Field(ge=0, le=1)]
 
 
@@ -36,7 +39,9 @@ class RateAdjustmentModel(Contract):
     ts: Finite = Field(description="When it was decided, seconds since the epoch.")
     topic: str | None = Field(None, description="Topic of the ticks.")
     partition: Natural | None = Field(None, description="Partition of the ticks; null means all of them.")
-    coordinator_id: str | None = Field(None, description="The store writer whose feedback led to it.")
+    coordinator_id: str | None = Field(
+        None, description="The store writer whose feedback led to it, or `operator WHO`."
+    )
     since: Finite | None = Field(
         None,
         description="When the partition was first held back, seconds since the epoch; null while it is not.",

@@ -17,7 +17,9 @@ from yarl import URL
 
 from streams.batch import Batch
 from streams.broker import faust_credentials
+from streams.metrics import BATCH_RECORDS
 from streams.settings import Settings
+from streams.tally import Tally
 from streams.transport import SCHEME, RawSchema, Transport
 
 Handler = Callable[[Batch], Awaitable[None]]
@@ -50,7 +52,16 @@ class App(faust.App):  # type: ignore[misc]
         self.startup: list[Step] = []
         self.drain: list[Step] = []
         self.cleanup: list[Step] = []
+        self.joined = False
+        """Whether it has had its first share of partitions, with all that is read at a take-over."""
+        self.batch_sizes: dict[str, Tally] = {}
+        """Records a batch, by agent."""
         self._draining = False
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has been told to stop."""
+        return bool(self.should_stop)
 
     def _create_directories(self) -> None:
         """Nothing is kept on disk."""
@@ -152,12 +163,15 @@ def batch_agent(app: App, *topics: str, name: str, handle: Handler) -> Any:
     An exception stops the worker, and the agent with it: Faust would go on with the next batch.
     """
 
+    sizes = app.batch_sizes[name] = Tally(BATCH_RECORDS.bounds)
+
     @functools.wraps(handle)
     async def agent(stream: AsyncIterable[Batch]) -> None:
         async for batch in stream:
             batch.taken = True
             if batch.void:
                 continue
+            sizes.note(len(batch))
             try:
                 await handle(batch)
                 batch.release()

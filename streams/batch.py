@@ -121,6 +121,11 @@ class Ledger:
         """The number of batches delivered and not yet acknowledged (or behind one that is not)."""
         return len(self._in_flight.get(tp, ()))
 
+    def oldest(self, tp: TP) -> int | None:
+        """The first offset that is in flight; None where nothing is."""
+        queue = self._in_flight.get(tp)
+        return queue[0].first_offset if queue else None
+
     def idle(self) -> bool:
         """Whether nothing at all is in flight."""
         return not any(self._in_flight.values())

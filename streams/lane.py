@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from streams.bars.types import Output, Record
 from streams.batch import Batch
 from streams.changelog import row_key
 from streams.outlet import Outlet
+from streams.tally import Tally
 from streams.topics import Topics
 
 #: Waits until a partition of the bars topic has room for so many bytes.
@@ -50,6 +52,7 @@ class Lane:
         keep_state: bool,
         pace: Pace | None = None,
         checkpoint_bytes: int,
+        seconds: Tally | None = None,
     ) -> None:
         self.partition = partition
         self.outlet = outlet
@@ -62,6 +65,9 @@ class Lane:
         self._keep_state = keep_state
         self._pace = pace
         self._checkpoint_bytes = checkpoint_bytes
+        self.waits_since: float | None = None
+        """Since when (`time.monotonic`) something that was applied waits to be durable."""
+        self._seconds = seconds or Tally(())
         self._outbox: deque[_Out] = deque()
         self._applied: list[Batch] = []
         self._bytes = 0
@@ -74,6 +80,8 @@ class Lane:
     def apply(self, batch: Batch, now_ns: int, intake: Intake | None = None) -> Output:
         """Apply a batch to its engine; what came out is for `publish` and `bury`, before any await."""
         output = self.engines[batch.tp].apply(batch.records, now_ns, intake)
+        if not self._applied:
+            self.waits_since = time.monotonic()
         self._applied.append(batch)
         return output
 
@@ -108,7 +116,7 @@ class Lane:
             await self._produce()
             # One moment, without an await: the rows hold what these batches led to, and no more. They come
             # after its bars, for state that is ahead of its bars would skip them after a crash.
-            applied = list(self._applied)
+            applied, began = list(self._applied), time.monotonic()
             self._bytes = 0
             if self._keep_state:
                 rows = [
@@ -122,7 +130,10 @@ class Lane:
             for batch in applied:
                 batch.ack()
             self._applied = [batch for batch in self._applied if not batch.acked]
-            self.committed = self.committed or bool(applied)
+            self.waits_since = began if self._applied else None
+            if applied:
+                self.committed = True
+                self._seconds.note(time.monotonic() - began)
             await self._produce()
 
     async def _produce(self, upto: int | None = None) -> None:

@@ -159,6 +159,7 @@ async def whole_loop(
         store=store_url,
         overflow="block",  # a file can wait, and whoever reads it whole accounts for all of it
         drain_timeout=DRAIN_NS,
+        registry_url="",  # nobody else reads what a run says
         **({"security_protocol": "PLAINTEXT", "session_timeout": 6 * 10**9} if own else {}),
         **overrides,
     )

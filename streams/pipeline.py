@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,15 +13,17 @@ from faust.types import TP
 
 from schemas.bar import Bar
 from schemas.codecs import get_codec
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import LaneLost
 from streams.bars.engine import BarEngine
 from streams.bars.intake import MANY
 from streams.bars.types import Counts, Record
 from streams.batch import Batch
 from streams.lane import Lane, Pace
+from streams.metrics import CHECKPOINT
 from streams.outlet import Outlet
 from streams.settings import TickTopic
+from streams.tally import Tally
 from streams.topics import Topics
 
 #: Record header that says where in a file a record came from, as ``file:line``.
@@ -57,6 +59,9 @@ class BarsPipeline:
     ) -> None:
         self.counts = Counts()
         self.published = 0
+        self.dead_letters: Counter[Reason] = Counter()
+        self.lanes_lost = 0
+        self.checkpoint_seconds = Tally(CHECKPOINT.bounds)
         self.on_applied: Callable[[int, int], None] = lambda partition, offset: None
         self.on_dead_letter: Callable[[Record, DeadLetter], None] = lambda record, letter: None
         self.on_lost: Callable[[int], None] = lambda partition: None
@@ -96,6 +101,7 @@ class BarsPipeline:
             for name, value in record.headers:
                 if name == SOURCE_HEADER and value is not None:
                     letter.source = value.decode("utf-8", "replace")
+            self.dead_letters[letter.reason] += 1
             self.on_dead_letter(record, letter)
             lane.bury(record, letter)
         self.on_applied(batch.tp.partition, batch.last_offset)
@@ -154,6 +160,14 @@ class BarsPipeline:
         lane = self._lanes.get(tp.partition)
         return lane.ready if lane is not None else not self._keep_state
 
+    def recovering(self) -> list[int]:
+        """The partitions whose state is being read."""
+        return sorted(lane.partition for lane in self._lanes.values() if not lane.ready)
+
+    def waits_since(self) -> float | None:
+        """Since when (`time.monotonic`) the oldest of what was applied waits to be durable."""
+        return min((lane.waits_since for lane in self._lanes.values() if lane.waits_since), default=None)
+
     def position(self, tp: TP) -> int:
         """The offset of the last record applied; -1 before the first."""
         lane = self._lanes.get(tp.partition)
@@ -180,6 +194,7 @@ class BarsPipeline:
             keep_state=self._keep_state,
             pace=self._pace,
             checkpoint_bytes=self._checkpoint_bytes,
+            seconds=self.checkpoint_seconds,
         )
         lane.ready = not self._keep_state
         return lane
@@ -215,6 +230,7 @@ class BarsPipeline:
                 return  # told already
             del self._lanes[lane.partition]
             self._losses[lane.partition] += 1
+            self.lanes_lost += 1
             log.warning(
                 "partition.lost",
                 partition=lane.partition,

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -21,6 +30,7 @@ from pydantic_settings import (
 from schemas.codecs import FEEDS
 from schemas.errors import ConfigError
 from schemas.feedback import Level
+from streams.address import parse_address
 from streams.bars.types import BarSpec, BarType, Late
 from streams.durations import DurationNs, DurationNsOrOff
 from streams.flow.pressure import Thresholds
@@ -128,14 +138,30 @@ class Settings(BaseSettings):
     )
     session_timeout: DurationNs = Field(30 * 10**9, gt=0)
     drain_timeout: DurationNs = Field(20 * 10**9, gt=0, description="how long a stop may take to drain")
+    registry_url: str = Field("", description="the ecosystem's schema registry, such as http://host:8080")
+    registry_token: SecretStr | None = None
+    registry_mode: Literal["off", "warn", "strict"] = Field(
+        "warn", description="messages that do not fit: not looked at, logged, or refused"
+    )
+    registry_fail: Literal["open", "closed"] = Field(
+        "open", description="where no schema can be had: go on without looking, or refuse"
+    )
+    registry_tracks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("v2", "v1"), description="the preferred track first"
+    )
+    registry_ttl: DurationNs = Field(300 * 10**9, gt=0, description="how often schemas are fetched anew")
+    registry_timeout: DurationNs = Field(5 * 10**9, gt=0)
+    registry_cache: Path | None = Field(None, description="a folder that keeps schemas for the next start")
     health_file: Path | None = Field(None, description="touched every second while the worker is alive")
+    http: str = Field(
+        "", description="HOST:PORT of /metrics, /healthz and /readyz; port 0 is any free one, empty is none"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @model_validator(mode="before")
+    @field_validator("roles", "registry_tracks", mode="before")
     @classmethod
-    def _split_roles(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("roles"), str):
-            data = {**data, "roles": tuple(r.strip() for r in data["roles"].split(",") if r.strip())}
-        return data
+    def _split(cls, value: Any) -> Any:
+        return tuple(v.strip() for v in value.split(",") if v.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
@@ -145,6 +171,8 @@ class Settings(BaseSettings):
             raise ValueError(f"roles: name at least one of {', '.join(ROLES)}")
         if len(set(self.roles)) != len(self.roles):
             raise ValueError("roles: a role is named twice")
+        if not self.registry_tracks:
+            raise ValueError("registry_tracks: name at least one, such as v2")
         names = [t.topic for t in self.ticks]
         if len(set(names)) != len(names):
             raise ValueError("ticks: a topic is named twice")
@@ -155,6 +183,8 @@ class Settings(BaseSettings):
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("ssl_keyfile needs ssl_certfile")
         _ = self.thresholds
+        if self.http:
+            parse_address(self.http)
         if not self.scale_ok >= self.scale_soft >= self.scale_hard:
             raise ValueError(
                 f"scales must not rise with the pressure, got scale_ok={self.scale_ok:g}, "
@@ -211,6 +241,29 @@ class _EcosystemSource(EnvSettingsSource):
             for name, value in super()._load_env_vars().items()
             if name.lower().startswith("mdp_fb_scale_")
         }
+
+    def __call__(self) -> dict[str, Any]:
+        return {**_pipeline_registry(os.environ), **super().__call__()}
+
+
+def _pipeline_registry(variables: Mapping[str, str]) -> dict[str, Any]:
+    """How market-data-pipeline is told of its registry: it counts there where REGISTRY_ENABLED is true."""
+    if variables.get("REGISTRY_ENABLED", "").lower() != "true":
+        return {}
+    tracks = (variables.get("SCHEMA_PREFER_TRACK", "v2"), variables.get("SCHEMA_FALLBACK_TRACK", "v1"))
+    found = {
+        "registry_url": variables.get("REGISTRY_URL"),
+        "registry_token": variables.get("REGISTRY_TOKEN"),
+        "registry_mode": variables.get("REGISTRY_ENFORCEMENT"),
+        "registry_tracks": ",".join(filter(None, tracks)),
+        "registry_ttl": _seconds(variables.get("REGISTRY_CACHE_TTL")),
+        "registry_timeout": _seconds(variables.get("REGISTRY_TIMEOUT")),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _seconds(text: str | None) -> str | None:
+    return None if text is None else f"{text}s"
 
 
 _config_file: Path | None = None

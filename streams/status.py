@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from schemas.control import Control
 from schemas.errors import BadRecord
 from schemas.feedback import Feedback, Level, decode_feedback
-from schemas.rate import RateAdjustment, decode_rate
+from schemas.rate import OPERATOR, RateAdjustment, decode_rate
+from streams.asking import orders
 from streams.broker import cluster_now
 from streams.groups import Group, GroupMember, Groups, Place, lag_of
 from streams.reading import TopicReader
@@ -78,6 +80,8 @@ class Status:
     coordinators: list[Coordinator] = field(default_factory=list)
     bars_lag: dict[int, int] = field(default_factory=dict)
     """What the store group has not committed of the bars topic, by partition."""
+    pauses: list[Control] = field(default_factory=list)
+    """What operators have paused, oldest first."""
     problems: list[str] = field(default_factory=list)
     """What is not as it should be, for people."""
 
@@ -112,7 +116,17 @@ def look(settings: Settings, clock: Callable[[], float] = time.time) -> Status:
             settled=hold is None or now - hold.at > ttl_s + _SETTLE_S,
         )
         ticks.append(TickPartition(*place, lags[place], bars.owner(place), hold, note))
-    status = Status(settings.broker, now, bars, store, ticks, coordinators(live, now, settings), bars_lag)
+    given = orders(settings)
+    status = Status(
+        settings.broker,
+        now,
+        bars,
+        store,
+        ticks,
+        coordinators(live, now, settings),
+        bars_lag,
+        given.pauses() if given is not None else [],
+    )
     wanted = [*(tick.topic for tick in settings.ticks), topics.bars, topics.feedback, topics.rate]
     status.problems.extend(_problems(status, [name for name in wanted if name not in counts], feedback))
     return status
@@ -163,7 +177,9 @@ def _note(group: Group, place: Place, hold: Hold | None, *, asked: bool, settled
         return "the group is rebalancing"
     if group.owner(place) is None:
         return "no worker owns it"
-    if hold is not None and hold.scale < 1 and not asked and settled:
+    if hold is None or (hold.coordinator_id or "").startswith(OPERATOR):
+        return ""
+    if hold.scale < 1 and not asked and settled:
         return "no live store worker asks for this"
     return ""
 

@@ -36,6 +36,16 @@ class Topics:
         """What the rate controllers decided."""
         return f"{self.prefix}rate.v1"
 
+    @property
+    def control(self) -> str:
+        """What operators ask, compacted by what it is about. One partition."""
+        return f"{self.prefix}control.v1"
+
+    @property
+    def audit(self) -> str:
+        """What workers answer to that."""
+        return f"{self.prefix}control.audit.v1"
+
     def owner(self, partition: int) -> str:
         """The transactional id of whoever owns a partition: that of what it guards, whatever the group."""
         return f"{self.state}-{partition}"

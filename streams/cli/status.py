@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
+from schemas.health import worst
 from streams.cli.options import broker_option, config_option
 from streams.cli.output import emit
 from streams.settings import load_settings
@@ -84,9 +86,15 @@ def as_object(status: Status) -> dict[str, Any]:
         }
         for one in status.coordinators
     ]
+    from streams.status_health import components
+
+    parts = components(status)
     return {
         "broker": status.broker,
         "ts": status.at,
+        "state": worst(parts).value,
+        "components": [msgspec.to_builtins(part) for part in parts],
+        "operator": [msgspec.to_builtins(pause) for pause in status.pauses],
         "groups": groups,
         "ticks": ticks,
         "coordinators": coordinators,

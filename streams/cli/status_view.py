@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from schemas.control import Control
 from streams.cli.dlq_view import visible
 from streams.cli.output import emit, new_table, print_table
 from streams.cli.times import iso_ms
@@ -18,6 +19,8 @@ def print_status(status: Status) -> None:
     emit(f"{status.broker} at {iso_ms(status.at)}\n")
     emit(_group(status.bars, sum(one.lag for one in status.ticks), "ticks"))
     emit(_group(status.store, sum(status.bars_lag.values()), "bars"))
+    for pause in status.pauses:
+        emit(_pause(pause, status.at))
     if status.ticks:
         emit("\n")
         _print_ticks(status.ticks, status.at)
@@ -33,6 +36,13 @@ def _group(group: Group, lag: int, what: str) -> str:
     members = "no members" if not count else "1 member" if count == 1 else f"{count} members"
     state = ", rebalancing" if group.rebalancing else ""
     return f"group {group.name}: {members}{state}, {lag:,} {what} behind\n"
+
+
+def _pause(pause: Control, now: float) -> str:
+    what = pause.role if pause.partition is None else f"{pause.role} partition {pause.partition}"
+    where = f" at {visible(pause.worker)}" if pause.worker else ""
+    since = f"{iso_ms(pause.ts)} ({lasted(now - pause.ts)})"
+    return f"{what}{where}: paused by operator {visible(pause.actor)} since {since}\n"
 
 
 def _print_ticks(ticks: Sequence[TickPartition], now: float) -> None:

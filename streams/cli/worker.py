@@ -20,7 +20,10 @@ from streams.settings import load_settings
 @config_option
 @broker_option
 @store_option
-@click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@click.option(
+    "--http", metavar="HOST:PORT", help="Answer /metrics, /healthz and /readyz there.  [default: nowhere]"
+)
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")
 @click.pass_obj
 def command(
     roles_module: Any,
@@ -28,7 +31,8 @@ def command(
     config: Path | None,
     broker: str | None,
     store: str | None,
-    log_level: str,
+    http: str | None,
+    log_level: str | None,
 ) -> None:
     """Run a worker process against a real broker; several of them share the work.
 
@@ -40,10 +44,14 @@ def command(
       tidegate worker
       tidegate worker --roles bars --broker kafka-1:9092,kafka-2:9092
       TIDEGATE_STORE=postgresql://tidegate@db/market tidegate worker --roles store
+      tidegate worker --http 127.0.0.1:9464
     """
-    logs.configure(log_level)
-    settings = load_settings(config, roles=roles, broker=broker, store=store)
+    logs.configure(log_level or "INFO")
+    flags = {"roles": roles, "broker": broker, "store": store, "http": http, "log_level": log_level}
+    settings = load_settings(config, **flags)
+    logs.configure(settings.log_level)
 
     from streams.runtime import serve  # loads Faust, for which a mistake in the settings does not wait
 
-    asyncio.run(serve(roles_module().compose(settings), settings.health_file))
+    app = roles_module().compose(settings, lambda: load_settings(config, **flags))
+    asyncio.run(serve(app, settings.health_file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class RateController:
 
     def __init__(self, policy: Policy, ttl_s: float = 10.0) -> None:
         self.ttl_s = ttl_s
-        self._policy = policy
+        self.policy = policy
         self._latest: dict[int, dict[str, _Heard]] = {}
         self._decided: dict[int, tuple[float, float]] = {}
         """The scale that was decided last, and when."""
@@ -81,8 +82,14 @@ class RateController:
         return of_partition
 
     def _asked(self, feedback: Feedback, scale: float, elapsed_s: float) -> float:
-        asked = self._policy.scale(feedback, scale, elapsed_s)
+        asked = self.policy.scale(feedback, scale, elapsed_s)
         return 1.0 if asked >= 1 else max(0.0, asked)
+
+    def heard(self) -> Iterator[Feedback]:
+        """The last word of each coordinator about each partition."""
+        for of_partition in self._latest.values():
+            for heard in of_partition.values():
+                yield heard.feedback
 
     def expired(self, now: float) -> list[Feedback]:
         """Forget and return the last words of coordinators that have gone silent."""

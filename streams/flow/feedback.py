@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 import structlog
@@ -38,13 +39,15 @@ class FeedbackPublisher:
         self._producer = producer
         self._topic = topic
         self._coordinator_id = coordinator_id
-        self._heartbeat_s = heartbeat_s
+        self.heartbeat_s = heartbeat_s
         self._owned: frozenset[int] = frozenset()
         self._left = False
         self._epoch = time.time_ns() // 10**6
         self._ts = 0.0
         self._level_changed = asyncio.Event()
         self._arrivals = Meter()
+        self.said: Counter[Level] = Counter()
+        """Events published, by level."""
 
     def level_changed(self) -> None:
         """Publish soon rather than at the next heartbeat."""
@@ -82,7 +85,7 @@ class FeedbackPublisher:
             for partition in sorted(self._owned):
                 await self._publish(partition)
             try:
-                async with asyncio.timeout(self._heartbeat_s):
+                async with asyncio.timeout(self.heartbeat_s):
                     await self._level_changed.wait()
             except TimeoutError:
                 continue
@@ -104,6 +107,7 @@ class FeedbackPublisher:
             arrival_rate=None if gone else self._arrivals.rate(),
             dropped=writer.drops.total,
         )
+        self.said[feedback.level] += 1
         await self._producer.send(
             self._topic, encode_feedback(feedback), key=self._coordinator_id.encode(), partition=partition
         )

@@ -40,6 +40,7 @@ class LagWatch:
 
     def __init__(self, settings: Settings, throttle: Throttle, position: Callable[[Place], int]) -> None:
         self._settings = settings
+        self.thresholds = settings.thresholds
         self._throttle = throttle
         self._position = position
         """The offset of the last tick that was applied; -1 before the first."""
@@ -142,7 +143,7 @@ class LagWatch:
                 continue
             used = backlog.used(self._kept[bars], now_ms)
             before = self._levels.get(partition, Level.ok)
-            level = self._levels[partition] = next_level(before, used, self._settings.thresholds)
+            level = self._levels[partition] = next_level(before, used, self.thresholds)
             if level is before is Level.ok:
                 continue
             if level is not before:

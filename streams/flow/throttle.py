@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -13,9 +14,10 @@ from confluent_kafka import KafkaError
 
 from schemas.errors import BadRecord
 from schemas.feedback import Feedback, Level, decode_feedback
-from schemas.rate import RateAdjustment, encode_rate
+from schemas.rate import OPERATOR, RateAdjustment, encode_rate
 from streams.batch import Batch
 from streams.flow.controller import Decision, RateController
+from streams.flow.holds import Holds
 from streams.flow.valve import Valve
 from streams.producer import BarrierProducer, hint_for
 
@@ -46,6 +48,14 @@ _TELL_S = 30.0
 _STEP, _OFTEN_S = 0.05, 1.0
 
 
+#: Raises `BadRecord` for the value of a record that can be read, but must not count.
+Accept = Callable[[bytes | None], None]
+
+
+def accept_all(value: bytes | None) -> None:
+    """Nobody else is asked."""
+
+
 class Throttle:
     """Turns feedback into scales on the valve, and publishes what it decided.
 
@@ -62,15 +72,22 @@ class Throttle:
         topic: str,
         provider: str,
         *,
+        accept: Accept = accept_all,
+        holds: Holds | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.pauses = 0
+        self.events: Counter[Level] = Counter()
+        """Feedback that was read, by level."""
+        self.unreadable = 0
         self.owned: frozenset[int] = frozenset()
         self._valve = valve
         self._controller = controller
         self._producer = producer
         self._topic = topic
         self._provider = provider
+        self._accept = accept
+        self._holds = holds or Holds()
         self._clock = clock
         self.held: dict[int, Held] = {}
         self._said: dict[int, _Said] = {}
@@ -87,14 +104,17 @@ class Throttle:
                 feedback = decode_feedback(record.value)
                 if feedback.partition != record.partition:
                     raise BadRecord(f"it speaks of partition {feedback.partition}")
+                self._accept(record.value)
             except BadRecord as exc:
                 unreadable.append((record.offset, exc))
                 continue
+            self.events[feedback.level] += 1
             self._controller.observe(feedback, now)
             old = feedback if feedback.ts < now - self._controller.ttl_s else None
         if old is not None:
             self._say_old(old, now)
         if unreadable:
+            self.unreadable += len(unreadable)
             offset, error = unreadable[0]
             log.warning(
                 "feedback.unreadable",
@@ -126,6 +146,10 @@ class Throttle:
         now = self._clock()
         for partition in {feedback.partition for feedback in said if self._controller.observe(feedback, now)}:
             await self._decide(partition, now)
+
+    def heard(self) -> list[Feedback]:
+        """What was said last of the partitions of this worker, by each who still counts."""
+        return [feedback for feedback in self._controller.heard() if feedback.partition in self.owned]
 
     async def refresh(self) -> None:
         """Decide again for all owned partitions, now, and tell again what did not get there."""
@@ -165,6 +189,8 @@ class Throttle:
             await self._apply(self._controller.decide(partition, now))
 
     async def _apply(self, decision: Decision) -> None:
+        if (operator := self._holds.by(decision.partition)) is not None:
+            decision = replace(decision, scale=0.0, coordinator_id=f"{OPERATOR}{operator}")
         partition, scale = decision.partition, decision.scale
         self._valve.set(partition, scale)
         now = self._clock()

@@ -24,6 +24,9 @@ class Drops:
     def __init__(self, queue: BarQueue) -> None:
         self.total = 0
         self.by_instrument: Counter[str] = Counter()
+        self.again: Counter[str] = Counter()
+        """What was taken off again, by instrument."""
+        self.policy = queue.overflow
         self._queue = queue
         self._untold: Counter[str] = Counter()
         self._where: dict[tuple[str, int], tuple[int, int]] = {}
@@ -45,6 +48,7 @@ class Drops:
             self.tell()
             self.total -= dropped.total()
             self.by_instrument -= dropped
+            self.again += dropped
             log.info(
                 "store.dropped.again",
                 given_up=dropped.total(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import suppress
 
 import structlog
@@ -23,12 +24,17 @@ class Refusals:
     """Makes dead letters. They tell of each bar; the log tells of the first of a kind."""
 
     def __init__(self, producer: BarrierProducer, topic: str) -> None:
-        self.dead_lettered = 0
+        self.by_reason: Counter[Reason] = Counter()
         self._producer = producer
         self._topic = topic
         self._conflicting: set[str] = set()
         self._refused = 0
         self._told = -TELL_S
+
+    @property
+    def dead_lettered(self) -> int:
+        """Bars, and records that are none."""
+        return self.by_reason.total()
 
     async def refused(self, record: Record, error: BadBar) -> None:
         """A bar that the database refuses, whatever is tried."""
@@ -58,7 +64,7 @@ class Refusals:
 
     async def bury(self, record: Record, reason: Reason, detail: str) -> None:
         """Send one dead letter; it is durable after the producer's next barrier."""
-        self.dead_lettered += 1
+        self.by_reason[reason] += 1
         letter = DeadLetter(
             reason=reason,
             detail=detail,

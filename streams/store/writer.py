@@ -78,7 +78,7 @@ class StoreWriter:
         self._holding = False
         self.linger_s = linger_s
         self._hurried = False
-        self._thresholds = thresholds
+        self.thresholds = thresholds
         self._on_level = on_level
         self._queue = BarQueue(capacity, overflow)
         self.drops = Drops(self._queue)
@@ -106,6 +106,11 @@ class StoreWriter:
     def dead_lettered(self) -> int:
         """Bars that the store does not have because it cannot."""
         return self._refusals.dead_lettered
+
+    @property
+    def refused(self) -> Counter[Reason]:
+        """The same, by reason."""
+        return self._refusals.by_reason
 
     @property
     def retries(self) -> int:
@@ -296,7 +301,7 @@ class StoreWriter:
         item.entry.failed = True
 
     def _resized(self) -> None:
-        level = next_level(self.level, self.size / self.capacity, self._thresholds)
+        level = next_level(self.level, self.size / self.capacity, self.thresholds)
         if self._absent or (self._holding and self.level is Level.hard):
             level = Level.hard
         changed, self.level = level is not self.level, level

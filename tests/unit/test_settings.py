@@ -214,3 +214,29 @@ def test_every_variable_of_the_example_is_a_setting() -> None:
     """Names that people have in their deployments: renaming one breaks them."""
     for name in ("broker", "store", "roles", "group", "topic_prefix", "ticks", "sasl_password", "ssl_cafile"):
         assert name in Settings.model_fields
+
+
+def test_the_registry_of_the_pipeline_is_known_under_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_URL", "http://registry:1")
+    assert load_settings().registry_url == ""
+    monkeypatch.setenv("REGISTRY_ENABLED", "true")
+    monkeypatch.setenv("REGISTRY_ENFORCEMENT", "strict")
+    monkeypatch.setenv("REGISTRY_CACHE_TTL", "60")
+    monkeypatch.setenv("SCHEMA_FALLBACK_TRACK", "")
+    settings = load_settings()
+    assert (settings.registry_url, settings.registry_mode) == ("http://registry:1", "strict")
+    assert (settings.registry_ttl, settings.registry_tracks) == (60 * 10**9, ("v2",))
+    monkeypatch.setenv("TIDEGATE_REGISTRY_URL", "http://other:1")
+    assert load_settings().registry_url == "http://other:1"
+    monkeypatch.setenv("REGISTRY_ENFORCEMENT", "sometimes")
+    assert "registry_mode" in refusal()
+
+
+@pytest.mark.parametrize("http", ["", "127.0.0.1:9464", ":9464", "[::1]:0", "worker-1.example:1"])
+def test_an_endpoint_is_an_address_or_nothing(http: str) -> None:
+    assert load_settings(http=http).http == http
+
+
+@pytest.mark.parametrize("http", ["9464", "127.0.0.1", "::1:9464", "host:65536", "host:port", "http://a:1"])
+def test_what_is_no_address_is_told_with_an_example(http: str) -> None:
+    assert "is not HOST:PORT, such as 127.0.0.1:9464" in refusal(http=http)

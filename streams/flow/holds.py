@@ -1,0 +1,19 @@
+"""What operators have paused: beside the pressure of the stores, and whatever these say."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+
+async def _at_once() -> None:
+    """Nobody can pause anything here."""
+
+
+class Holds:
+    """Says who has paused a partition of one role; without a control topic nobody has."""
+
+    def __init__(self) -> None:
+        self.by: Callable[[int], str | None] = lambda partition: None
+        """Who has paused a partition; None where it is not paused. From any thread."""
+        self.known: Callable[[], Awaitable[None]] = _at_once
+        """Awaited at a take-over, before anything is fetched: until it is known what is paused."""

@@ -1,0 +1,1 @@
+"""Schema registries: the ecosystem's own (`core`), through core-registry-client."""
