@@ -10,6 +10,7 @@ TidegateError
 │   ├── ProduceError        a record was not acknowledged
 │   │   └── LaneLost        a partition's transaction was fenced or given up
 │   └── RecordsLost         the broker deleted records before they were read
+├── BusAway                 an event bus of market-data-core does not answer, or refuses
 ├── RegistryError           the schema registry refused, or is not there and must be
 │   └── SchemaMismatch      a message does not fit the registry's schema
 └── StoreError              the database refused
@@ -85,6 +86,10 @@ class LaneLost(ProduceError):
 
 class RecordsLost(BrokerError):
     """Records are gone from the log before they were read; the message says which."""
+
+
+class BusAway(TidegateError):
+    """An event bus of market-data-core does not answer, or refuses; it may come back."""
 
 
 class RegistryError(TidegateError):

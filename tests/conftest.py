@@ -14,6 +14,7 @@ import pytest
 from support import tiers
 from support.kafka import Kafka, TestTopics, running_kafka, running_mortal_kafka
 from support.postgres import Postgres, running_postgres
+from support.redis_server import Redis, running_redis
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +58,25 @@ def postgres() -> Iterator[str]:
 def own_postgres() -> Iterator[Postgres]:
     """A PostgreSQL of the test's own, to be killed and started again. Needs Docker."""
     with tiers.POSTGRES.started(running_postgres) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    """URL of the Redis that the run's tests share."""
+    if given := os.environ.get("TIDEGATE_TEST_REDIS"):
+        tiers.REDIS.server = "Redis at TIDEGATE_TEST_REDIS"
+        yield given
+        return
+    with tiers.REDIS.started(running_redis) as server:
+        tiers.REDIS.server = f"Redis {server.version} (container, {server.image})"
+        yield server.url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Redis]:
+    """A Redis of the test's own, to be killed and started again. Needs Docker."""
+    with tiers.REDIS.started(running_redis) as server:
         yield server
 
 

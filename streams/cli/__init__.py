@@ -24,6 +24,7 @@ COMMANDS = {
     "status": "who holds which partition back, and how far everybody is",
     "control": "pause, resume or reload the workers of a role",
     "tail": "follow feedback or rates",
+    "bridge": "to and from the event bus of market-data-core",
     "state": "show or reset what workers keep of open windows",
     "topics": "compare the broker's topics with the plan, and apply it",
     "registry": "what the schema registry has, and what does not fit",

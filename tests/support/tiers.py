@@ -93,6 +93,12 @@ POSTGRES = Tier(
     fixtures=frozenset({"postgres", "own_postgres"}),
     given_by="TIDEGATE_TEST_POSTGRES",
 )
+REDIS = Tier(
+    "Redis",
+    marker="redis",
+    fixtures=frozenset({"redis", "own_redis"}),
+    given_by="TIDEGATE_TEST_REDIS",
+)
 RECORDED = Tier("recorded market data", marker="recorded")
 COUNTED = Tier("instruction counts", marker="valgrind")
-ALL = (EMBEDDED, KAFKA, POSTGRES, RECORDED, COUNTED)
+ALL = (EMBEDDED, KAFKA, POSTGRES, REDIS, RECORDED, COUNTED)

@@ -30,7 +30,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Worker:
-    """One ``tidegate worker`` process; its log is JSON lines in a file."""
+    """One ``tidegate worker`` process, or another command that serves; its log is JSON lines in a file."""
 
     def __init__(
         self,
@@ -39,13 +39,14 @@ class Worker:
         config: Path,
         *arguments: str,
         program: Sequence[str] = ("-m", "agents"),
+        command: Sequence[str] = ("worker",),
         **variables: str,
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, "worker", "--config", str(config), *arguments],
+                [sys.executable, *program, *command, "--config", str(config), *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment(**variables),
