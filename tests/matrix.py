@@ -1,7 +1,7 @@
 """Which tests cover which integration point of the ecosystem: docs/coverage.md, made from what pytest collects.
 
-    python -m tests.matrix              # write it
-    python -m tests.matrix --check      # exit with 1, and say why, if it is out of date or a point has no test
+python -m tests.matrix              # write it
+python -m tests.matrix --check      # exit with 1, and say why, if it is out of date or a point has no test
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ HEAD = """\
 # Coverage of the ecosystem
 
 Which tests cover which point of the [ecosystem](ecosystem.md). `python -m tests.matrix` makes this page of the
-markers that the tests carry (`@pytest.mark.covers`), and a test compares the two. Contract tests (`tests/contracts`)
-are pure, against the published packages; integration tests (`tests/integration`) need real servers; end-to-end tests
-run whole worker processes on them. The numbers are test cases, the names are modules.
+markers that the tests carry (`@pytest.mark.covers`), and a test compares the two. Contract tests
+(`tests/contracts`) are pure, against the published packages; integration tests (`tests/integration`) need real
+servers; end-to-end tests run whole worker processes on them. The numbers are test cases, the names are modules.
 """
 
 

@@ -47,7 +47,7 @@ from streams.ecosystem.envelopes import Track
 from streams.ecosystem.event_codec import EventCodec
 from streams.ecosystem.group_reader import GroupReader, envelope_id
 from streams.ecosystem.new_topics import create_missing
-from streams.ecosystem.sender import Sender
+from streams.ecosystem.sender import ACK_S, Sender
 from streams.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class KafkaEventBus:
     """Core's `EventBus`. `broker` is HOST:PORT (all else, such as logins, from ``TIDEGATE_*``), or whole settings.
 
     `create_partitions` makes streams that are not there, with so many partitions, and their dead-letter topics;
-    without it they are errors. `models` are read by their schema ids, besides core's telemetry.
+    without it they are errors. `models` are read by their schema ids, besides core's telemetry. A consumer that dies
+    is missed after `session_timeout_s`; a broker that does not acknowledge is an error after `publish_timeout_s`.
     """
 
     def __init__(
@@ -73,13 +74,14 @@ class KafkaEventBus:
         create_partitions: int | None = None,
         redeliver_after_s: float = 60.0,
         session_timeout_s: float = 10.0,
+        publish_timeout_s: float = ACK_S,
     ) -> None:
         self._settings = load_settings(broker=broker) if isinstance(broker, str) else broker
         self._codec = EventCodec(track, models)
         self._create_partitions = create_partitions
         self._redeliver_after_s = redeliver_after_s
         self._session_timeout_s = session_timeout_s
-        self._sender = Sender(self._settings)
+        self._sender = Sender(self._settings, publish_timeout_s)
         self._readers: list[GroupReader] = []
         self._there: set[str] = set()
 
@@ -212,7 +214,8 @@ class KafkaEventBus:
         ]
         await self._sender.send(
             dead_letters_of(record.topic),
-            record.value,
+            # aiokafka sends no record without both.
+            b"" if record.key is None and record.value is None else record.value,
             key=record.key,
             headers=[*((name, value) for name, value in record.headers), *headers],
         )

@@ -22,8 +22,9 @@ _LEAVE_S = 5.0
 class Sender:
     """Connects with the first record. A broker that is away is an error of the call, and not of later ones."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ack_s: float = ACK_S) -> None:
         self._settings = settings
+        self._ack_s = ack_s
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
         self._partitions: dict[str, int] = {}
@@ -48,11 +49,11 @@ class Sender:
     ) -> RecordMetadata:
         """Return when all in-sync replicas have it. Raises `ProduceError`."""
         try:
-            async with asyncio.timeout(ACK_S):
+            async with asyncio.timeout(self._ack_s):
                 producer = await self._started()
                 return await producer.send_and_wait(topic, value, key, partition, headers=list(headers))
         except (TimeoutError, KafkaError, OSError) as exc:
-            cause = f"nothing came back for {ACK_S:g} s" if isinstance(exc, TimeoutError) else repr(exc)
+            cause = f"nothing came back for {self._ack_s:g} s" if isinstance(exc, TimeoutError) else repr(exc)
             raise ProduceError(
                 f"broker {self._settings.broker}: {topic}: not acknowledged: {cause}",
                 hint="is the broker reachable and in health, and may this user write to the topic?",

@@ -60,29 +60,36 @@ class Voice:
         async with self._speaking:
             if self._said.get(feedback.coordinator_id) is not feedback:
                 return  # something else was said while this one waited
-            partitions = await self._whom()
-            now = time.time()
-            if not (self._ts < ts and abs(now - ts) < _NOW_S):
-                ts = max(now, math.nextafter(self._ts, math.inf))
-            self._ts = ts
-            told = msgspec.structs.replace(feedback, ts=ts, epoch=self._epoch)
-            key = feedback.coordinator_id.encode()
             try:
-                await asyncio.gather(
-                    *(
-                        self._sender.send(
-                            self._topic,
-                            encode_feedback(msgspec.structs.replace(told, partition=partition)),
-                            key=key,
-                            partition=partition,
-                        )
-                        for partition in partitions
-                    )
-                )
+                partitions = await self._whom()
+                await self._send(feedback, self._stamp(ts), partitions)
             except BrokerError as exc:
                 self._failed = str(exc)
                 raise
             self._failed = ""
+
+    def _stamp(self, ts: float) -> float:
+        """The event's own, if it is of now and later than what was said before; else a ts that is."""
+        now = time.time()
+        if not (self._ts < ts and abs(now - ts) < _NOW_S):
+            ts = max(now, math.nextafter(self._ts, math.inf))
+        self._ts = ts
+        return ts
+
+    async def _send(self, feedback: Feedback, ts: float, partitions: Collection[int]) -> None:
+        told = msgspec.structs.replace(feedback, ts=ts, epoch=self._epoch)
+        key = feedback.coordinator_id.encode()
+        await asyncio.gather(
+            *(
+                self._sender.send(
+                    self._topic,
+                    encode_feedback(msgspec.structs.replace(told, partition=partition)),
+                    key=key,
+                    partition=partition,
+                )
+                for partition in partitions
+            )
+        )
 
     async def _whom(self) -> Collection[int]:
         count = await self._sender.partitions(

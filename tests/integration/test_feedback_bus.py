@@ -1,0 +1,209 @@
+"""Core's feedback publisher and rate controller on Apache Kafka: real partitions of real workers obey."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from market_data_core.telemetry import BackpressureLevel, FeedbackEvent, RateAdjustment
+
+from schemas.errors import BrokerError, ConfigError
+from schemas.feedback import Feedback, decode_feedback
+from schemas.health import HealthState
+from streams.ecosystem.feedback_bus import FeedbackBus
+from streams.ecosystem.feedback_handler import FeedbackHandler
+from streams.ecosystem.rate import KafkaRateController, RateCoordinatorAdapter
+from streams.settings import Settings, load_settings
+from support.containers import free_port
+from support.coordinator import Coordinator
+from support.events import event, eventually
+from support.kafka import TestTopics
+from support.scene import ALL, TICKS_PER_S, Scene, held
+from support.workers import wait_assigned
+
+pytestmark = pytest.mark.kafka
+
+NOBODY = "postgresql://nobody@127.0.0.1:1/none"
+
+
+def settings_of(topics: TestTopics) -> Settings:
+    return load_settings(None, broker=topics.bootstrap, topic_prefix=topics.prefix)
+
+
+class Said:
+    """What has been said on each partition so far."""
+
+    def __init__(self, topics: TestTopics) -> None:
+        self._consumer = Consumer({"bootstrap.servers": topics.bootstrap, "group.id": "none", "log_level": 0})
+        topic = f"{topics.prefix}feedback.v1"
+        self._consumer.assign([TopicPartition(topic, partition, 0) for partition in ALL])
+        self._said: dict[int, list[Feedback]] = {partition: [] for partition in ALL}
+
+    def __call__(self, partition: int = 0) -> list[Feedback]:
+        for record in self._consumer.consume(1000, 0.05):
+            assert record.error() is None
+            self._said[record.partition()].append(decode_feedback(record.value()))
+        return self._said[partition]
+
+
+def adjustment(scale: float, level: str = "soft", provider: str = "ibkr") -> RateAdjustment:
+    return RateAdjustment(provider=provider, scale=scale, reason=BackpressureLevel(level), ts=time.time())
+
+
+class Heard:
+    """A subscriber that writes down what it gets."""
+
+    def __init__(self) -> None:
+        self.events: list[FeedbackEvent] = []
+
+    async def __call__(self, event: FeedbackEvent) -> None:
+        self.events.append(event)
+
+
+@pytest.mark.covers("FeedbackPublisher")
+async def test_an_event_is_told_to_each_partition_and_repeated_while_the_bus_is_open(
+    topics: TestTopics,
+) -> None:
+    topics("feedback.v1")
+    said, one = Said(topics), event(900, "hard")
+    async with FeedbackBus(settings_of(topics), repeat_s=0.05) as bus:
+        assert await bus.publish(one) is None  # type: ignore[func-returns-value]
+        for partition in ALL:
+            await eventually(lambda p=partition: bool(said(p)), "it is told")
+            first = said(partition)[0]
+            assert (first.coordinator_id, first.queue_size, first.capacity) == ("bars", 900, 1000)
+            assert (first.level.value, first.partition, first.ts) == ("hard", partition, one.ts)
+        await eventually(lambda: len(said()) > 3, "it is repeated")
+        await bus.publish(event(1, "ok"))
+        told = len(said())
+        await eventually(lambda: len(said()) > told + 2, "what was said last is repeated")
+        assert bus.health().state is HealthState.healthy
+    levels = [feedback.level.value for feedback in said()]
+    assert levels == sorted(levels), "hard, then ok, and hard no more"
+    times = [feedback.ts for feedback in said()]
+    assert times == sorted(set(times)), "the later word has the higher ts"
+    assert len({feedback.epoch for feedback in said()}) == 1
+
+
+@pytest.mark.covers("FeedbackPublisher")
+async def test_an_event_is_told_to_the_partitions_that_are_named(topics: TestTopics) -> None:
+    topics("feedback.v1")
+    said = Said(topics)
+    async with FeedbackBus(settings_of(topics), partitions=[1, 3]) as bus:
+        await bus.publish(event(1))
+        await eventually(lambda: bool(said(1)) and bool(said(3)), "it is told")
+    assert [len(said(partition)) for partition in ALL] == [0, 1, 0, 1]
+    with pytest.raises(ConfigError, match="has no partition 4"):
+        await FeedbackBus(settings_of(topics), partitions=[4]).publish(event(1))
+
+
+@pytest.mark.covers("FeedbackEvent")
+@pytest.mark.covers("fan-out")
+async def test_subscribers_of_every_bus_hear_each_event_once_and_one_that_fails_keeps_nothing_from_others(
+    topics: TestTopics,
+) -> None:
+    topics("feedback.v1")
+    here, there = Heard(), Heard()
+
+    async def failing(event: FeedbackEvent) -> None:
+        raise ValueError("the subscriber's own")
+
+    async with (
+        FeedbackBus(settings_of(topics), repeat_s=60) as bus,
+        FeedbackBus(settings_of(topics), repeat_s=60) as other,
+    ):
+        for subscriber in (failing, here, here):
+            bus.subscribe(subscriber)
+        other.subscribe(there)
+        assert bus.subscriber_count == 2
+        sent = [event(n, level) for n, level in enumerate(("ok", "soft", "hard"))]
+        for one in sent:
+            await bus.publish(one)
+        await eventually(lambda: len(here.events) == len(there.events) == 3, "all are heard")
+        assert here.events == there.events == sent
+        bus.unsubscribe(here)
+        await bus.publish(event(3))
+        await eventually(lambda: len(there.events) == 4, "the other one hears on")
+        assert len(here.events) == 3
+    await bus.close()
+
+
+@pytest.mark.covers("feedback loop")
+@pytest.mark.covers("escalation")
+async def test_a_program_slows_its_own_provider_down_by_what_stores_say(topics: TestTopics) -> None:
+    topics("feedback.v1")
+    applied: list[tuple[float, str]] = []
+
+    class Provider:
+        async def apply(self, adjustment: RateAdjustment) -> None:
+            applied.append((adjustment.scale, adjustment.reason.value))
+
+    handler = FeedbackHandler(Provider(), "ibkr", {"soft": 0.3}, ttl_s=1.0)
+    async with FeedbackBus(settings_of(topics)) as bus:
+        bus.subscribe(handler.handle)
+        with Coordinator(topics.bootstrap, f"{topics.prefix}feedback.v1", heartbeat_s=0.2) as store:
+            for level, scale in (("soft", 0.3), ("hard", 0.0)):
+                await asyncio.to_thread(store.say, dict.fromkeys(ALL, level))
+                await eventually(lambda s=scale, n=level: applied[-1:] == [(s, n)], f"{level} is applied")
+        # The store is gone, and said no good-bye.
+        await eventually(lambda: applied[-1] == (1.0, "ok"), "its pause ends")
+    await handler.close()
+
+
+@pytest.mark.end_to_end
+@pytest.mark.covers("FeedbackPublisher")
+@pytest.mark.covers("RateController")
+@pytest.mark.covers("feedback loop")
+async def test_what_is_published_or_applied_holds_the_ticks_of_real_workers_back(
+    kafka: str, topics: TestTopics, tmp_path: Path
+) -> None:
+    scene = Scene(kafka, topics, NOBODY, tmp_path, 'feedback_ttl = "1500ms"', 'follow_lag = "false"')
+    with scene.worker("bars", "bars") as bars, scene.load() as load:
+        await asyncio.to_thread(wait_assigned, scene.bars_group, 1, scene.ticks, [bars])
+        await eventually(lambda: scene.keeps_up(load), "it keeps up")
+        settings = settings_of(topics)
+
+        async with FeedbackBus(settings, repeat_s=0.3) as bus:
+            await bus.publish(event(900, "hard"))
+            await eventually(lambda: held([bars]) == dict.fromkeys(ALL, 0.0), "all are paused", 10)
+            paused_at = time.monotonic()
+            # For longer than feedback counts: what the store has said once still holds.
+            await eventually(lambda: time.monotonic() - paused_at > 2, "some time passes")
+            assert held([bars]) == dict.fromkeys(ALL, 0.0)
+            await bus.publish(event(1, "ok"))
+            await eventually(lambda: not held([bars]), "all are resumed", 10)
+        await eventually(lambda: scene.keeps_up(load), "it has caught up")
+
+        async with KafkaRateController(settings, repeat_s=0.3) as rate:
+            adapter = RateCoordinatorAdapter(rate)
+            await rate.apply(adjustment(0.5))
+            await eventually(lambda: held([bars]) == dict.fromkeys(ALL, 0.5), "all are slowed", 10)
+            half = sum(await asyncio.to_thread(scene.rates, 3.0))
+            assert half == pytest.approx(0.5 * TICKS_PER_S, rel=0.2)
+            await adapter.apply(adjustment(0.0, "hard"))
+            await eventually(lambda: held([bars]) == dict.fromkeys(ALL, 0.0), "all are paused", 10)
+            await adapter.apply(adjustment(1.0, "ok"))
+            await eventually(lambda: not held([bars]), "all are resumed", 10)
+            await rate.apply(adjustment(0.2, "hard", "another"))
+            await eventually(lambda: held([bars]) == dict.fromkeys(ALL, 0.2), "the lowest holds", 10)
+        # Its process is gone: the pause ends by itself.
+        await eventually(lambda: not held([bars]), "all are resumed", 10)
+        load.stop()
+        assert await asyncio.to_thread(bars.stop) == 0
+
+
+async def test_a_topic_or_a_broker_that_is_not_there_is_a_clear_error(topics: TestTopics) -> None:
+    settings = settings_of(topics)
+    with pytest.raises(BrokerError, match=r"lacks topic .*feedback\.v1") as lacks:
+        await FeedbackBus(settings).publish(event(1))
+    assert "tidegate topics apply" in lacks.value.hint
+    with pytest.raises(BrokerError, match="lacks topic"):
+        async with FeedbackBus(settings):
+            pass
+    nobody = KafkaRateController(f"127.0.0.1:{free_port()}")
+    with pytest.raises(BrokerError, match="did not answer"):
+        await nobody.apply(adjustment(0.5))
+    await nobody.close()
