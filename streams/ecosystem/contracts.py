@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, TypeVar
 
-import market_data_core.telemetry as core
 import msgspec
 from pydantic import BaseModel, ValidationError
 
@@ -30,6 +29,7 @@ from schemas.feedback import Feedback
 from schemas.health import HealthStatus
 from schemas.rate import RateAdjustment, RateAdjustmentModel
 from schemas.wire import explain
+from streams.ecosystem import core
 from streams.ecosystem.envelopes import to_feedback
 
 __all__ = [

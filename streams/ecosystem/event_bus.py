@@ -37,12 +37,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from aiokafka import ConsumerRecord
-from market_data_core.events.envelope import EventEnvelope
 from pydantic import BaseModel
 
 from schemas.dead_letter import place
 from schemas.errors import BadRecord, BrokerError, ConfigError
 from streams.broker import cluster
+from streams.ecosystem.core import EventEnvelope
 from streams.ecosystem.envelopes import Track
 from streams.ecosystem.event_codec import EventCodec
 from streams.ecosystem.group_reader import GroupReader, envelope_id
@@ -61,8 +61,8 @@ class KafkaEventBus:
     """Core's `EventBus`. `broker` is HOST:PORT (all else, such as logins, from ``TIDEGATE_*``), or whole settings.
 
     `create_partitions` makes streams that are not there, with so many partitions, and their dead-letter topics;
-    without it they are errors. `models` are read by their schema ids, besides core's telemetry. A consumer that dies
-    is missed after `session_timeout_s`; a broker that does not acknowledge is an error after `publish_timeout_s`.
+    without it they are errors. `models` are read by their schema ids, besides core's telemetry. A consumer that
+    dies is missed after `session_timeout_s`; a broker that does not acknowledge, after `publish_timeout_s`.
     """
 
     def __init__(

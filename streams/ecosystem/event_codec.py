@@ -9,13 +9,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import market_data_core.telemetry as telemetry
-from market_data_core.events.codecs import JsonCodec
-from market_data_core.events.envelope import EventEnvelope
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import BadRecord, ConfigError
 from schemas.wire import explain
+from streams.ecosystem.core import EventEnvelope, FeedbackEvent, JsonCodec, telemetry
 from streams.ecosystem.envelopes import FEEDBACK, Track, decode_envelope
 
 _CORE = "market_data_core."
@@ -65,7 +63,7 @@ class EventCodec:
         return JsonCodec(self._track).encode(self._schema_id(value), value, key=key), key
 
     def _schema_id(self, payload: Any, given: str | None = None) -> str:
-        if isinstance(payload, telemetry.FeedbackEvent):  # the store's, too
+        if isinstance(payload, FeedbackEvent):  # the store's, too
             return FEEDBACK
         known = _TELEMETRY.get(type(payload)) or next(
             (name for name, model in self._models.items() if model is type(payload)), None
@@ -94,7 +92,7 @@ class EventCodec:
             if schema_id != _WRAPPER:
                 break
             inner = json.dumps(json.loads(inner)["payload"]).encode()
-        if schema_id in _KNOWN and not issubclass(_KNOWN[schema_id], telemetry.FeedbackEvent):
+        if schema_id in _KNOWN and not issubclass(_KNOWN[schema_id], FeedbackEvent):
             return JsonCodec().decode(inner, _KNOWN[schema_id])
         if schema_id.endswith(".FeedbackEvent"):
             return decode_envelope(data)

@@ -16,12 +16,11 @@ from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
 from typing import Self
 
-from market_data_core.telemetry import FeedbackEvent
-
 from schemas.errors import TidegateError
 from schemas.feedback import Feedback
 from schemas.health import HealthComponent
 from streams.ecosystem.contracts import core_feedback
+from streams.ecosystem.core import FeedbackEvent
 from streams.ecosystem.envelopes import to_feedback
 from streams.ecosystem.voice import Voice
 from streams.flow.subscribe import Subscription

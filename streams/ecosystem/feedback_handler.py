@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from market_data_core.telemetry import BackpressureLevel, FeedbackEvent, RateAdjustment
-
 from schemas.errors import ConfigError
 from schemas.feedback import Feedback, Level
+from streams.ecosystem.core import BackpressureLevel, FeedbackEvent, RateAdjustment
 from streams.ecosystem.envelopes import to_feedback
 from streams.flow.controller import Decision, RateController
 

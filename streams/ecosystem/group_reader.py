@@ -16,10 +16,10 @@ from aiokafka.errors import (
     KafkaError,
     TopicAuthorizationFailedError,
 )
-from market_data_core.events.envelope import EventEnvelope
 
 from schemas.dead_letter import place
 from schemas.errors import BadRecord, BrokerError
+from streams.ecosystem.core import EventEnvelope
 from streams.ecosystem.event_codec import EventCodec
 from streams.ecosystem.in_hand import InHand
 from streams.flow.member import Member

@@ -13,12 +13,11 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Protocol, Self
 
-from market_data_core.telemetry import BackpressureLevel, RateAdjustment
-
 from schemas.errors import BadRecord
 from schemas.feedback import Feedback, Level
 from schemas.health import HealthComponent
 from streams.ecosystem.contracts import to_rate
+from streams.ecosystem.core import BackpressureLevel, RateAdjustment
 from streams.ecosystem.voice import Voice
 from streams.settings import Settings, load_settings
 
