@@ -10,8 +10,8 @@ import aiokafka
 from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
-from schemas.errors import BrokerError, ProduceError
-from streams.broker import aiokafka_config, cluster
+from schemas.errors import ProduceError
+from streams.broker import aiokafka_config
 from streams.settings import Settings
 
 #: After this a record that the broker has not acknowledged is an error. It may be in the log all the same.
@@ -27,16 +27,6 @@ class Sender:
         self._ack_s = ack_s
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
-        self._partitions: dict[str, int] = {}
-
-    async def partitions(self, topic: str, hint: str) -> int:
-        """How many the topic has. Raises `BrokerError`, with this hint where there is no such topic."""
-        if topic not in self._partitions:
-            topics = (await cluster(self._settings)).topics
-            if topic not in topics:
-                raise BrokerError(f"broker {self._settings.broker} lacks topic {topic}", hint=hint)
-            self._partitions[topic] = len(topics[topic].partitions)
-        return self._partitions[topic]
 
     async def send(
         self,
@@ -44,14 +34,13 @@ class Sender:
         value: bytes | None,
         *,
         key: bytes | None = None,
-        partition: int | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> RecordMetadata:
         """Return when all in-sync replicas have it. Raises `ProduceError`."""
         try:
             async with asyncio.timeout(self._ack_s):
                 producer = await self._started()
-                return await producer.send_and_wait(topic, value, key, partition, headers=list(headers))
+                return await producer.send_and_wait(topic, value, key, headers=list(headers))
         except (TimeoutError, KafkaError, OSError) as exc:
             cause = f"nothing came back for {self._ack_s:g} s" if isinstance(exc, TimeoutError) else repr(exc)
             raise ProduceError(

@@ -11,12 +11,11 @@ from collections.abc import Collection
 
 import msgspec
 
-from schemas.errors import BrokerError, ConfigError, TidegateError
-from schemas.feedback import Feedback, encode_feedback
+from schemas.errors import BrokerError
+from schemas.feedback import Feedback
 from schemas.health import HealthComponent, HealthState
-from streams.ecosystem.sender import Sender
+from streams.ecosystem.feedback_topic import FeedbackTopic, Said
 from streams.settings import Settings
-from streams.topics import Topics
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +37,8 @@ class Voice:
     def __init__(
         self, settings: Settings, partitions: Collection[int] | None, repeat_s: float | None
     ) -> None:
-        self._topic = Topics(settings.topic_prefix).feedback
-        self._partitions = partitions
+        self._topic = FeedbackTopic(settings, partitions)
         self._repeat_s = settings.heartbeat / 1e9 if repeat_s is None else repeat_s
-        self._sender = Sender(settings)
         self._epoch = time.time_ns() // 10**6
         self._ts = 0.0
         self._said: dict[str, Feedback] = {}
@@ -61,8 +58,13 @@ class Voice:
             if self._said.get(feedback.coordinator_id) is not feedback:
                 return  # something else was said while this one waited
             try:
-                partitions = await self._whom()
-                await self._send(feedback, self._stamp(ts), partitions)
+                if not self._topic.partitions:
+                    await self._topic.open()
+                told = msgspec.structs.replace(feedback, ts=self._stamp(ts), epoch=self._epoch)
+                await self._topic.say(
+                    Said(msgspec.structs.replace(told, partition=partition), {})
+                    for partition in self._topic.partitions
+                )
             except BrokerError as exc:
                 self._failed = str(exc)
                 raise
@@ -76,41 +78,13 @@ class Voice:
         self._ts = ts
         return ts
 
-    async def _send(self, feedback: Feedback, ts: float, partitions: Collection[int]) -> None:
-        told = msgspec.structs.replace(feedback, ts=ts, epoch=self._epoch)
-        key = feedback.coordinator_id.encode()
-        await asyncio.gather(
-            *(
-                self._sender.send(
-                    self._topic,
-                    encode_feedback(msgspec.structs.replace(told, partition=partition)),
-                    key=key,
-                    partition=partition,
-                )
-                for partition in partitions
-            )
-        )
-
-    async def _whom(self) -> Collection[int]:
-        count = await self._sender.partitions(
-            self._topic, "is topic_prefix right? `tidegate topics apply` creates Tidegate's own topics"
-        )
-        if self._partitions is None:
-            return range(count)
-        beyond = [partition for partition in self._partitions if not 0 <= partition < count]
-        if beyond:
-            raise ConfigError(
-                f"{self._topic} has no partition {beyond[0]}", hint=f"it has {count}, from 0 on"
-            )
-        return self._partitions
-
     async def _repeat(self) -> None:
         while True:
             await asyncio.sleep(self._repeat_s)
             for feedback in list(self._said.values()):
                 try:
                     await self._tell(feedback, time.time())
-                except TidegateError as exc:
+                except BrokerError as exc:
                     log.warning("feedback of %s could not be repeated: %s", feedback.coordinator_id, exc)
 
     def health(self) -> HealthComponent:
@@ -127,4 +101,4 @@ class Voice:
                 await self._repeating
             self._repeating = None
         self._said.clear()
-        await self._sender.close()
+        await self._topic.close()

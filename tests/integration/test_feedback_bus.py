@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from market_data_core.telemetry import BackpressureLevel, FeedbackEvent, RateAdjustment
 
-from schemas.errors import BrokerError, ConfigError
+from schemas.errors import BrokerError
 from schemas.feedback import Feedback, decode_feedback
 from schemas.health import HealthState
 from streams.ecosystem.feedback_bus import FeedbackBus
@@ -21,7 +22,8 @@ from support.containers import free_port
 from support.coordinator import Coordinator
 from support.events import event, eventually
 from support.kafka import TestTopics
-from support.scene import ALL, TICKS_PER_S, Scene, held
+from support.scene import ALL, Scene, held
+from support.wait import until
 from support.workers import wait_assigned
 
 pytestmark = pytest.mark.kafka
@@ -96,7 +98,7 @@ async def test_an_event_is_told_to_the_partitions_that_are_named(topics: TestTop
         await bus.publish(event(1))
         await eventually(lambda: bool(said(1)) and bool(said(3)), "it is told")
     assert [len(said(partition)) for partition in ALL] == [0, 1, 0, 1]
-    with pytest.raises(ConfigError, match="has no partition 4"):
+    with pytest.raises(BrokerError, match="has no partition 4"):
         await FeedbackBus(settings_of(topics), partitions=[4]).publish(event(1))
 
 
@@ -160,37 +162,48 @@ async def test_a_program_slows_its_own_provider_down_by_what_stores_say(topics: 
 async def test_what_is_published_or_applied_holds_the_ticks_of_real_workers_back(
     kafka: str, topics: TestTopics, tmp_path: Path
 ) -> None:
-    scene = Scene(kafka, topics, NOBODY, tmp_path, 'feedback_ttl = "1500ms"', 'follow_lag = "false"')
+    scene = Scene(kafka, topics, NOBODY, tmp_path, 'feedback_ttl = "3s"', 'follow_lag = "false"')
+
+    async def sees(condition: Callable[[], bool], what: str) -> None:
+        # In a thread: what asks the broker must not keep the voices in this loop from repeating themselves.
+        await asyncio.to_thread(until, condition, 20, what)
+
     with scene.worker("bars", "bars") as bars, scene.load() as load:
+
+        def all_at(scale: float) -> bool:
+            return held([bars]) == (dict.fromkeys(ALL, scale) if scale < 1 else {})
+
         await asyncio.to_thread(wait_assigned, scene.bars_group, 1, scene.ticks, [bars])
-        await eventually(lambda: scene.keeps_up(load), "it keeps up")
+        await sees(lambda: scene.keeps_up(load), "it keeps up")
         settings = settings_of(topics)
 
         async with FeedbackBus(settings, repeat_s=0.3) as bus:
             await bus.publish(event(900, "hard"))
-            await eventually(lambda: held([bars]) == dict.fromkeys(ALL, 0.0), "all are paused", 10)
+            await sees(lambda: all_at(0.0), "all are paused")
             paused_at = time.monotonic()
-            # For longer than feedback counts: what the store has said once still holds.
-            await eventually(lambda: time.monotonic() - paused_at > 2, "some time passes")
-            assert held([bars]) == dict.fromkeys(ALL, 0.0)
+            await sees(
+                lambda: time.monotonic() - paused_at > 3.5, "more time passes than feedback counts for"
+            )
+            assert all_at(0.0), "what was said once still holds"
             await bus.publish(event(1, "ok"))
-            await eventually(lambda: not held([bars]), "all are resumed", 10)
-        await eventually(lambda: scene.keeps_up(load), "it has caught up")
+            await sees(lambda: all_at(1.0), "all are resumed")
+        await sees(lambda: scene.keeps_up(load), "it has caught up")
 
         async with KafkaRateController(settings, repeat_s=0.3) as rate:
             adapter = RateCoordinatorAdapter(rate)
             await rate.apply(adjustment(0.5))
-            await eventually(lambda: held([bars]) == dict.fromkeys(ALL, 0.5), "all are slowed", 10)
-            half = sum(await asyncio.to_thread(scene.rates, 3.0))
-            assert half == pytest.approx(0.5 * TICKS_PER_S, rel=0.2)
+            await sees(lambda: all_at(0.5), "all are slowed")
+            produced, began = len(load.sent), time.monotonic()
+            consumed = sum(await asyncio.to_thread(scene.rates, 3.0))
+            assert 0.35 < consumed / ((len(load.sent) - produced) / (time.monotonic() - began)) < 0.65
             await adapter.apply(adjustment(0.0, "hard"))
-            await eventually(lambda: held([bars]) == dict.fromkeys(ALL, 0.0), "all are paused", 10)
+            await sees(lambda: all_at(0.0), "all are paused")
             await adapter.apply(adjustment(1.0, "ok"))
-            await eventually(lambda: not held([bars]), "all are resumed", 10)
+            await sees(lambda: all_at(1.0), "all are resumed")
             await rate.apply(adjustment(0.2, "hard", "another"))
-            await eventually(lambda: held([bars]) == dict.fromkeys(ALL, 0.2), "the lowest holds", 10)
-        # Its process is gone: the pause ends by itself.
-        await eventually(lambda: not held([bars]), "all are resumed", 10)
+            await sees(lambda: all_at(0.2), "the lowest holds")
+        # Whoever asked for it is gone: the pause ends by itself.
+        await sees(lambda: all_at(1.0), "all are resumed")
         load.stop()
         assert await asyncio.to_thread(bars.stop) == 0
 

@@ -29,10 +29,8 @@ def test_a_missing_core_is_an_error_that_names_the_extra() -> None:
         env=environment(),
         check=True,
     )
-    assert done.stdout.splitlines() == [
-        "streams.ecosystem needs the package market_data_core, which is not installed"
-        " | pip install 'tidegate[core]'"
-    ] * len(MODULES)
+    said = "streams.ecosystem needs the package market_data_core, which is not installed"
+    assert done.stdout.splitlines() == [f"{said} | pip install 'tidegate[core]'"] * len(MODULES)
 
 
 def test_what_is_imported_loads_no_faust() -> None:
