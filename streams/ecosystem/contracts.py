@@ -66,7 +66,14 @@ def to_rate(
     """Core's adjustment, of a provider; with a partition, of that partition of its ticks. Raises BadRecord."""
     checked = _valid(
         RateAdjustmentModel,
-        {**adjustment.model_dump(mode="python"), "topic": topic, "partition": partition},
+        {
+            "provider": adjustment.provider,
+            "scale": adjustment.scale,
+            "reason": adjustment.reason,
+            "ts": adjustment.ts,
+            "topic": topic,
+            "partition": partition,
+        },
         "rate adjustment",
     )
     return RateAdjustment(**checked.model_dump())
@@ -86,7 +93,10 @@ def to_health(status: core.HealthStatus) -> HealthStatus:
     """Core's health of a service. Raises BadRecord."""
     if not isfinite(status.ts):
         raise BadRecord(f"not a health status: ts is {status.ts}")
-    return msgspec.convert(status.model_dump(mode="json"), HealthStatus)
+    try:
+        return msgspec.convert(status.model_dump(mode="json"), HealthStatus)
+    except msgspec.ValidationError as error:
+        raise BadRecord(f"not a health status: {error}") from None
 
 
 def core_health(status: HealthStatus) -> core.HealthStatus:

@@ -7,7 +7,7 @@ import math
 
 import market_data_core.telemetry as core
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import BadRecord
@@ -108,6 +108,7 @@ def test_core_s_feedback_is_feedback_about_a_partition(level: str) -> None:
 
 
 @of_feedback
+@settings(max_examples=50)
 @given(feedbacks)
 def test_every_feedback_is_a_core_event_and_its_json_is_core_s(feedback: Feedback) -> None:
     event = core_feedback(feedback)
@@ -134,6 +135,7 @@ def test_core_s_rate_adjustment_goes_and_comes_back(level: str, scale: float) ->
 
 
 @of_rate
+@settings(max_examples=50)
 @given(adjustments)
 def test_every_rate_adjustment_is_core_s_and_so_is_its_json(adjustment: RateAdjustment) -> None:
     as_core = core_rate(adjustment)
@@ -149,6 +151,7 @@ def test_every_rate_adjustment_is_core_s_and_so_is_its_json(adjustment: RateAdju
 
 
 @of_health
+@settings(max_examples=50)
 @given(statuses)
 def test_health_goes_and_comes_back_whole(status: HealthStatus) -> None:
     as_core = core_health(status)
@@ -229,13 +232,11 @@ def test_what_core_lets_through_unchecked_is_refused_here() -> None:
     with pytest.raises(BadRecord, match="ts"):
         to_rate(core.RateAdjustment(**{**ADJUSTMENT, "ts": math.inf}))
     with pytest.raises(BadRecord, match="scale"):
-        to_rate(
-            core.RateAdjustment.model_construct(
-                **{**ADJUSTMENT, "reason": core.BackpressureLevel.soft, "scale": math.nan}
-            )
-        )
+        to_rate(core.RateAdjustment.model_construct(**{**ADJUSTMENT, "scale": math.nan}))
     with pytest.raises(BadRecord, match="ts"):
         to_health(core.HealthStatus(**{**STATUS, "ts": math.nan}))
+    with pytest.raises(BadRecord, match="state"):
+        to_health(core.HealthStatus.model_construct(**{**STATUS, "state": "ill", "components": []}))
 
 
 @of_rate
