@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from market_data_core.telemetry import BackpressureLevel, FeedbackEvent, RateAdjustment
+from market_data_store.coordinator import WriteCoordinator, feedback_bus
 
 from schemas.errors import BrokerError
 from schemas.feedback import Feedback, decode_feedback
@@ -153,6 +154,38 @@ async def test_a_program_slows_its_own_provider_down_by_what_stores_say(topics: 
         # The store is gone, and said no good-bye.
         await eventually(lambda: applied[-1] == (1.0, "ok"), "its pause ends")
     await handler.close()
+
+
+class GatedSink:
+    """A database that writes when it may."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def write(self, batch: Sequence[int]) -> None:
+        await self.open.wait()
+
+
+@pytest.mark.covers("event bus without Redis")
+@pytest.mark.covers("feedback loop")
+async def test_market_data_store_s_own_coordinator_speaks_on_kafka_without_redis(topics: TestTopics) -> None:
+    topics("feedback.v1")
+    said, sink = Said(topics), GatedSink()
+    async with FeedbackBus(settings_of(topics), repeat_s=60) as bus:
+        feedback_bus().subscribe(bus.publish)
+        try:
+            async with WriteCoordinator[int](
+                sink=sink, capacity=10, workers=1, batch_size=2, flush_interval=0.05, coord_id="bars"
+            ) as store:
+                for n in range(10):
+                    await store.submit(n)
+                await eventually(lambda: bool(said()) and said()[-1].level.value == "hard", "it is full")
+                sink.open.set()
+                await eventually(lambda: said()[-1].level.value == "ok", "it has drained")
+        finally:
+            feedback_bus().unsubscribe(bus.publish)
+    assert {feedback.level.value for feedback in said()} == {"soft", "hard", "ok"}
+    assert {feedback.coordinator_id for feedback in said()} == {"bars"}
 
 
 @pytest.mark.end_to_end
