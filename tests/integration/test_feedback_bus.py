@@ -22,7 +22,7 @@ from streams.settings import Settings, load_settings
 from support.containers import free_port
 from support.coordinator import Coordinator
 from support.events import event, eventually
-from support.kafka import TestTopics
+from support.kafka import TestTopics, records
 from support.scene import ALL, Scene, held
 from support.wait import until
 from support.workers import wait_assigned
@@ -191,6 +191,8 @@ async def test_market_data_store_s_own_coordinator_speaks_on_kafka_without_redis
 @pytest.mark.end_to_end
 @pytest.mark.covers("FeedbackPublisher")
 @pytest.mark.covers("RateController")
+@pytest.mark.covers("RateAdjustment")
+@pytest.mark.covers("BackpressureLevel")
 @pytest.mark.covers("feedback loop")
 async def test_what_is_published_or_applied_holds_the_ticks_of_real_workers_back(
     kafka: str, topics: TestTopics, tmp_path: Path
@@ -239,6 +241,11 @@ async def test_what_is_published_or_applied_holds_the_ticks_of_real_workers_back
         await sees(lambda: all_at(1.0), "all are resumed")
         load.stop()
         assert await asyncio.to_thread(bars.stop) == 0
+    # What the workers decided is core's, too.
+    told = await asyncio.to_thread(records, kafka, f"{topics.prefix}rate.v1", 0)
+    decided = [RateAdjustment.model_validate_json(record.value()) for record in told]
+    steps = [(one.scale, one.reason.value) for one in decided if one.scale < 1]
+    assert steps == [(0.0, "hard"), (0.5, "soft"), (0.0, "hard"), (0.2, "hard")]
 
 
 async def test_a_topic_or_a_broker_that_is_not_there_is_a_clear_error(topics: TestTopics) -> None:
