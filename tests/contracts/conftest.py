@@ -1,6 +1,6 @@
 """Contract tests run by themselves, too: `.ci/contracts` has none of the servers of tests/conftest.py.
 
-Against an old market-data-core there is no market-data-store that works whole, as it requires a new one: what needs its
+Against an old market-data-core no market-data-store works as a whole, as it requires a new one: what needs its
 database side is left out then, and the run says so.
 """
 
