@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.ecosystem.in_hand import InHand
@@ -19,6 +19,7 @@ class Envelope:
     id: str
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=30).flatmap(
         lambda gaps: st.tuples(st.just(gaps), st.permutations(range(len(gaps))))
