@@ -125,6 +125,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 unpack(consumer._fetcher._records.get(tp))
         records: dict[TP, list[Any]] = {}
         offsets: dict[TP, int] = {}
+        gone: Mapping[Any, int] = {}
         try:
             # aiokafka takes an empty set for "all partitions".
             if unlimited := {tp for tp, room in wanted.items() if room is None}:
@@ -137,18 +138,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         except NoOffsetForPartitionError:
             pass  # told of a partition that has been sought since
         except OffsetOutOfRangeError as exc:
-            for tp, offset in exc.args[0].items():
-                await self._leap(consumer, tp, offset)
+            gone = exc.args[0]
         finally:
             for tp, of_partition in records.items():
                 last = of_partition[-1].offset
                 offsets[tp] = last - taken.get(tp, of_partition[0].offset - 1)
                 taken[TP(tp.topic, tp.partition)] = last
             self.consumer.taking = False
+        fetch = Fetch(records, {tp: epochs[tp] for tp in records})
+        for tp, offset in gone.items():  # this takes time, in which what was taken may be sought back
+            await self._leap(consumer, tp, offset)
         self._tell(consumer, offsets)
         self._look(consumer)
         self._gather(consumer._fetcher, bool(records))
-        return Fetch(records, {tp: epochs[tp] for tp in records})
+        return fetch
 
     def _tell(self, consumer: aiokafka.AIOKafkaConsumer, offsets: Mapping[TP, int]) -> None:
         """Say of each partition of a batch topic what was taken of it, and where its log ends."""

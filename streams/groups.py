@@ -43,6 +43,11 @@ class Group:
         return next((member for member in self.members if place in member.owns), None)
 
 
+def lag_of(group: str) -> str:
+    """Who asks for less where this group leaves too much unread: the worker that obeys, itself, and on no topic."""
+    return f"lag of {group}"
+
+
 class Groups:
     """Asks the broker. Raises `BrokerError` where it does not answer, or does not allow to look."""
 

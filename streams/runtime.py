@@ -39,9 +39,10 @@ async def running(*apps: App) -> AsyncIterator[None]:
 
 async def crashed(*apps: App) -> BaseException:
     """Wait until one of the apps has crashed; gives its reason."""
-    while (reason := crash_of(*apps)) is None:
+    while True:
+        if (reason := crash_of(*apps)) is not None:
+            return reason
         await asyncio.sleep(0.1)
-    return reason
 
 
 def crash_of(*apps: App) -> BaseException | None:

@@ -160,6 +160,11 @@ class Settings(BaseSettings):
                 f"scales must not rise with the pressure, got scale_ok={self.scale_ok:g}, "
                 f"scale_soft={self.scale_soft:g}, scale_hard={self.scale_hard:g}"
             )
+        if self.feedback_ttl <= self.heartbeat:
+            raise ValueError(
+                f"feedback_ttl must be longer than heartbeat, got {self.feedback_ttl / 1e9:g} s and "
+                f"{self.heartbeat / 1e9:g} s: pauses would end between two words of the store"
+            )
         return self
 
     def tick_topic(self, name: str) -> TickTopic | None:

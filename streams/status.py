@@ -12,7 +12,7 @@ from schemas.errors import BadRecord
 from schemas.feedback import Feedback, Level, decode_feedback
 from schemas.rate import RateAdjustment, decode_rate
 from streams.broker import cluster_now
-from streams.groups import Group, GroupMember, Groups, Place
+from streams.groups import Group, GroupMember, Groups, Place, lag_of
 from streams.reading import TopicReader
 from streams.settings import Settings
 from streams.topics import Topics
@@ -104,9 +104,12 @@ def look(settings: Settings, clock: Callable[[], float] = time.time) -> Status:
     ticks = []
     for place in places:
         hold = held(mine, place[1])
-        asked = any(event.partition == place[1] and event.level is not Level.ok for event in live)
         note = _note(
-            bars, place, hold, asked=asked, settled=hold is None or now - hold.at > ttl_s + _SETTLE_S
+            bars,
+            place,
+            hold,
+            asked=asked(live, place[1], hold, store.name),
+            settled=hold is None or now - hold.at > ttl_s + _SETTLE_S,
         )
         ticks.append(TickPartition(*place, lags[place], bars.owner(place), hold, note))
     status = Status(settings.broker, now, bars, store, ticks, coordinators(live, now, settings), bars_lag)
@@ -128,6 +131,13 @@ def held(rates: Iterable[RateAdjustment], partition: int) -> Hold | None:
             since = rate.since if rate.since is not None else since if since is not None else rate.ts
         hold = Hold(rate.scale, rate.reason, since, rate.coordinator_id, rate.ts)
     return hold
+
+
+def asked(live: Iterable[Feedback], partition: int, hold: Hold | None, store_group: str) -> bool:
+    """Whether anybody still asks for less: a store that speaks, or the bars worker itself, for the store's lag."""
+    if hold is not None and hold.coordinator_id == lag_of(store_group):
+        return True
+    return any(event.partition == partition and event.level is not Level.ok for event in live)
 
 
 def coordinators(live: Iterable[Feedback], now: float, settings: Settings) -> list[Coordinator]:

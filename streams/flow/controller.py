@@ -64,7 +64,8 @@ class RateController:
             if at < now - self.ttl_s:
                 continue
             asked = self._asked(feedback, scale, max(0.0, now - since))
-            worse = -asked, _SEVERITY[feedback.level], feedback.ts
+            # Of those who ask for the same it is always the same one: who it is, is told.
+            worse = -asked, _SEVERITY[feedback.level]
             if (worse, feedback.coordinator_id) > (order, decision.coordinator_id or ""):
                 order = worse
                 decision = Decision(partition, asked, feedback.level, feedback.coordinator_id)

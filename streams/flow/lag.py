@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.errors import BrokerError
 from schemas.feedback import Feedback, Level
@@ -16,7 +16,7 @@ from streams.broker import confluent_config
 from streams.flow.pressure import next_level
 from streams.flow.retention import Backlog, Retention
 from streams.flow.throttle import Throttle
-from streams.groups import Groups, Place
+from streams.groups import Groups, Place, lag_of
 from streams.settings import Settings
 from streams.topics import Topics
 
@@ -96,7 +96,7 @@ class LagWatch:
         }
 
     def _oldest(self, unread: Mapping[Place, int]) -> dict[Place, tuple[int | None, int]]:
-        """Timestamp and size of the first unread record of each partition."""
+        """Timestamp and size of the first unread record of each partition; none where it is only a mark."""
         if not unread:
             return {}
         consumer = Consumer(
@@ -104,6 +104,7 @@ class LagWatch:
                 **confluent_config(self._settings),
                 "group.id": "tidegate-lag",  # librdkafka only wants the name
                 "enable.auto.commit": False,
+                "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 10,
                 "queued.max.messages.kbytes": 1024,
@@ -117,7 +118,15 @@ class LagWatch:
             while len(found) < len(unread) and time.monotonic() < deadline:
                 for message in consumer.consume(1000, 0.05):
                     place = message.topic(), message.partition()
-                    if message.error() is None and place not in found:
+                    if (error := message.error()) is not None:
+                        if error.code() == KafkaError._PARTITION_EOF:
+                            found.setdefault(place, (None, 0))
+                        elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                            raise BrokerError(
+                                f"{place[0]}[{place[1]}]: cannot be read: {error.str()}",
+                                hint="may the user read this topic? without it, unread bars slow nothing down",
+                            )
+                    elif place not in found:
                         kind, stamp_ms = message.timestamp()
                         size = len(message.value() or b"") + len(message.key() or b"")
                         found[place] = (stamp_ms if kind else None), size
@@ -149,7 +158,7 @@ class LagWatch:
                 )
             said.append(
                 Feedback(
-                    coordinator_id=f"lag of {self._group}",
+                    coordinator_id=lag_of(self._group),
                     queue_size=backlog.unread,
                     capacity=max(1, round(backlog.unread / used)) if used else max(1, backlog.unread),
                     level=level,

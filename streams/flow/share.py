@@ -82,9 +82,9 @@ class Share:
 
     def saw_end(self, end: int, position: int, now: float) -> None:
         """Note where the log ended when that was last looked at, and up to where it is consumed."""
-        # A consumer that has enough to read does not look: the same end again says nothing.
-        # Nor does a lower one: what is not committed yet is counted by some, and not by others.
-        if end > self._end:
+        # A consumer that has enough to read does not look: the same end again says nothing, unless it has read
+        # up to there. Nor does a lower one: what is not committed yet is counted by some, and not by others.
+        if end > self._end or position >= end == self._end:
             self._end = end
             self._produced.note(end, now)
         if position >= end:

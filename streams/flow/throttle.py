@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import structlog
+from confluent_kafka import KafkaError
 
 from schemas.errors import BadRecord
 from schemas.feedback import Feedback, Level, decode_feedback
@@ -14,7 +17,7 @@ from schemas.rate import RateAdjustment, encode_rate
 from streams.batch import Batch
 from streams.flow.controller import Decision, RateController
 from streams.flow.valve import Valve
-from streams.producer import BarrierProducer
+from streams.producer import BarrierProducer, hint_for
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +33,14 @@ class _Said(NamedTuple):
     """What was told last of a partition, and when."""
 
     scale: float
+    coordinator_id: str | None
     at: float
+    lost: bool = False
+    """Whether it did not get there."""
 
+
+#: How often it is said again that feedback is too old, or that decisions cannot be told.
+_TELL_S = 30.0
 
 #: A scale that has moved by less, or been told so recently, is not told again; that it is 0, or 1, always is.
 _STEP, _OFTEN_S = 0.05, 1.0
@@ -65,11 +74,14 @@ class Throttle:
         self._clock = clock
         self.held: dict[int, Held] = {}
         self._said: dict[int, _Said] = {}
+        self._undelivered: deque[tuple[int, KafkaError]] = deque()
+        self._complained = self._said_old = -_TELL_S
 
     async def take(self, batch: Batch) -> None:
         """Take the feedback of one batch."""
         now = self._clock()
         unreadable: list[tuple[int, BadRecord]] = []
+        old: Feedback | None = None
         for record in batch.records:
             try:
                 feedback = decode_feedback(record.value)
@@ -79,6 +91,9 @@ class Throttle:
                 unreadable.append((record.offset, exc))
                 continue
             self._controller.observe(feedback, now)
+            old = feedback if feedback.ts < now - self._controller.ttl_s else None
+        if old is not None:
+            self._say_old(old, now)
         if unreadable:
             offset, error = unreadable[0]
             log.warning(
@@ -91,6 +106,21 @@ class Throttle:
         batch.ack()
         await self._decide(batch.tp.partition, now)
 
+    def _say_old(self, feedback: Feedback, now: float) -> None:
+        """The newest there is counts no more: where clocks differ, it would be ignored without a word."""
+        if time.monotonic() - self._said_old >= _TELL_S:
+            self._said_old = time.monotonic()
+            log.warning(
+                "feedback.old",
+                coordinator=feedback.coordinator_id,
+                partition=feedback.partition,
+                level=feedback.level.value,
+                age_s=round(now - feedback.ts, 1),
+                ttl_s=self._controller.ttl_s,
+                consequence="it does not count",
+                hint="are the clocks of both machines right? if so, this worker is behind on its topic",
+            )
+
     async def hear(self, said: Iterable[Feedback]) -> None:
         """Take feedback that did not come through `take`."""
         now = self._clock()
@@ -98,14 +128,16 @@ class Throttle:
             await self._decide(partition, now)
 
     async def refresh(self) -> None:
-        """Decide again for all owned partitions, now."""
+        """Decide again for all owned partitions, now, and tell again what did not get there."""
         now = self._clock()
+        self._take_back()
         for feedback in self._controller.expired(now):
             partition = feedback.partition
             if partition not in self.owned:
                 continue
-            if self._controller.decide(partition, now).coordinator_id is not None:
-                continue  # another store worker has taken the partition over, and speaks
+            decided = self._controller.decide(partition, now)
+            if feedback.level is Level.ok and decided.coordinator_id is not None:
+                continue  # it has let go of the partition: another store worker has it, and speaks
             log.warning(
                 "feedback.silent",
                 coordinator=feedback.coordinator_id,
@@ -141,10 +173,11 @@ class Throttle:
             self.held[partition] = Held(decision, before.since if before else now)
         said = self._said.get(partition)
         # What its last owner told does not hold any more, even if nothing is held back now.
-        if said is not None and not _is_news(scale, said, now):
+        moved = said is None or _has_moved(scale, said, now)
+        if said is not None and not moved and not said.lost and not _is_by_another(decision, said, now):
             return
-        self._said[partition] = _Said(scale, now)
-        if scale < 1 or (said is not None and said.scale < 1):
+        self._said[partition] = _Said(scale, decision.coordinator_id, now)
+        if moved and (scale < 1 or (said is not None and said.scale < 1)):
             self._log(decision, before, now)
         adjustment = RateAdjustment(
             provider=self._provider,
@@ -156,8 +189,35 @@ class Throttle:
             since=self.held[partition].since if scale < 1 else None,
         )
         await self._producer.send(
-            self._topic, encode_rate(adjustment), key=str(partition).encode(), partition=partition
+            self._topic,
+            encode_rate(adjustment),
+            key=str(partition).encode(),
+            partition=partition,
+            on_error=partial(self._not_delivered, partition),
         )
+
+    def _not_delivered(self, partition: int, error: KafkaError) -> None:
+        self._undelivered.append((partition, error))  # in the producer's thread
+
+    def _take_back(self) -> None:
+        """What was not delivered has not been told."""
+        lost: dict[int, KafkaError] = {}
+        while self._undelivered:
+            partition, error = self._undelivered.popleft()
+            lost[partition] = error
+        for partition in lost.keys() & self._said.keys():
+            self._said[partition] = self._said[partition]._replace(lost=True)
+        if lost and time.monotonic() - self._complained >= _TELL_S:
+            self._complained = time.monotonic()
+            error = next(iter(lost.values()))
+            log.warning(
+                "rate.untold",
+                topic=self._topic,
+                partitions=sorted(lost),
+                error=error.str(),
+                hint=hint_for(error),
+                consequence="ticks are held back as decided, but neither status nor feeds know",
+            )
 
     def _log(self, decision: Decision, before: Held | None, now: float) -> None:
         if decision.scale == 0:
@@ -178,9 +238,14 @@ class Throttle:
         )
 
 
-def _is_news(scale: float, said: _Said, now: float) -> bool:
+def _has_moved(scale: float, said: _Said, now: float) -> bool:
     if scale == said.scale:
         return False
     if scale in (0, 1) or said.scale in (0, 1):
         return True
     return abs(scale - said.scale) >= _STEP and now - said.at >= _OFTEN_S
+
+
+def _is_by_another(decision: Decision, said: _Said, now: float) -> bool:
+    """Whether who is shown to hold a partition back is not the one who does."""
+    return decision.scale < 1 and decision.coordinator_id != said.coordinator_id and now - said.at >= _OFTEN_S

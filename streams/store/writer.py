@@ -139,6 +139,8 @@ class StoreWriter:
                 malformed.append((record, str(exc)))
         while not self._queue.admits(records):
             await self._wait()
+            if self._given_up != given_up:
+                return
         for record, why in malformed:
             await self._refusals.bury(record, Reason.malformed, why)
         if self._given_up != given_up:

@@ -135,6 +135,7 @@ def test_roles_that_make_no_sense_are_refused(text: str, complaint: str) -> None
         ("[[ticks]]\n[[ticks]]\n", ["a topic is named twice"]),
         ("ticks = []\n", ["name at least one tick topic"]),
         ("soft = 0.9\n", ["soft=0.9, hard=0.8"]),
+        ("heartbeat = '10s'\n", ["feedback_ttl must be longer than heartbeat, got 10 s and 10 s"]),
         ("security_protocol = 'TLS'\n", ["security_protocol:", "'SASL_SSL'"]),
         ("broker = \n", ["line 1"]),
         ("broker = 'x'\nqueue_capacity = 0\nbrokers = 1\n", ["queue_capacity:", "brokers:"]),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError
 from faust.types import TP
 
 from schemas.errors import BrokerError
@@ -238,6 +238,29 @@ async def test_what_was_taken_of_a_partition_that_is_given_up_is_not_waited_for(
     consumer.app.give_up(tp for tp in (P0, P1))
     assert [tp async for tp, _ in delivering] == [P2]
     assert [consumer.ledger.in_flight(tp) for tp in (P0, P1, P2)] == [0, 0, 1]
+
+
+async def test_what_was_taken_is_dropped_where_a_seek_comes_while_it_is_asked_where_another_log_begins() -> (
+    None
+):
+    consumer, kafka = await ready(P0, P1)
+    consumer.transport.allowance = lambda tp: None if tp == P0 else 5
+    fetched_records = kafka.fetched_records
+
+    async def gone(wanted: set[TP], **kwargs: Any) -> Any:
+        if wanted == {P1} <= kafka.partitions.keys():
+            raise OffsetOutOfRangeError({P1: 0})
+        return await fetched_records(wanted, **kwargs)
+
+    async def rebalance(tps: Any) -> dict[TP, int]:
+        kafka.assign(P0)
+        await consumer.perform_seek()
+        return {P1: 3}
+
+    kafka.fetched_records = gone  # type: ignore[method-assign]
+    kafka.beginning_offsets = kafka.end_offsets = rebalance  # type: ignore[attr-defined]
+    assert await fetched(consumer) == {}, "the seek brings it again"
+    assert await fetched(consumer) == {P0: WHOLE}
 
 
 async def test_nothing_is_delivered_while_the_flow_is_stopped() -> None:

@@ -15,7 +15,7 @@ from streams.cli.status_view import lasted, print_status
 from streams.cli.times import iso_ms
 from streams.groups import Group, GroupMember
 from streams.settings import Settings
-from streams.status import Coordinator, Hold, Status, TickPartition, _note, coordinators, held
+from streams.status import Coordinator, Hold, Status, TickPartition, _note, asked, coordinators, held
 
 NOW = 1723161600.0
 WORKER = GroupMember("faust-0.15.3-aaaa-123456", "10.0.0.7", frozenset({("md.ticks.v1", 0)}))
@@ -73,6 +73,13 @@ def test_what_may_not_be_as_it_was_decided_is_noted(
     assert _note(group, ("md.ticks.v1", place), hold, asked=asked, settled=settled) == said
     moving = Group("g", (WORKER,), rebalancing=True)
     assert "rebalancing" in _note(moving, ("md.ticks.v1", place), hold, asked=asked, settled=settled)
+
+
+def test_who_asks_for_less_is_a_live_store_or_the_bars_worker_that_sees_its_lag() -> None:
+    by_store, by_lag = (Hold(0.0, Level.hard, 1.0, by, 1.0) for by in ("db:1", "lag of tidegate-store"))
+    assert asked([feedback()], 0, by_store, "tidegate-store")
+    assert not asked([feedback(level=Level.ok), feedback(partition=1)], 0, by_store, "tidegate-store")
+    assert asked([], 0, by_lag, "tidegate-store"), "it speaks on no topic"
 
 
 class TestCoordinators:

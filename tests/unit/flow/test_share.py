@@ -151,6 +151,19 @@ def test_a_market_that_opens_after_a_silence_is_not_held_to_what_it_was(silent_s
     assert log.run(20) == pytest.approx(0.5 * 10_000 * 20, rel=0.1)
 
 
+@pytest.mark.parametrize("silent_s", [30, 900])
+def test_a_market_that_opens_and_is_held_back_at_once_gets_a_share_of_what_it_is_now(silent_s: float) -> None:
+    log = Log(500)
+    log.run(10)
+    log.rate = 0
+    log.run(silent_s)
+    log.rate = 5000
+    log.run(3)
+    log.share.set(0.5, log.now)
+    assert log.run(5) == pytest.approx(0.5 * 5000 * 5, rel=0.3), "the silence is forgotten within seconds"
+    assert log.run(5) == pytest.approx(0.5 * 5000 * 5, rel=0.05)
+
+
 def test_a_market_that_falls_off_is_noticed_before_all_is_taken_that_was_fetched() -> None:
     log = Log(10_000, fetch=100_000)
     log.run(10)

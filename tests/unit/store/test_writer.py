@@ -165,7 +165,7 @@ async def test_bars_wait_for_more_until_the_queue_is_half_full_where_that_is_les
 
 async def test_a_small_transaction_waits_for_its_linger_and_no_longer() -> None:
     store = Slow(1_000)
-    async with desk(store, linger_s=0.05) as at:  # type: ignore[arg-type]
+    async with desk(store, linger_s=0.5) as at:  # type: ignore[arg-type]
         await at.put(_bars(3))
         await at.put(_bars(4))
         assert store.sizes == []

@@ -319,3 +319,14 @@ async def test_a_batch_that_waited_for_room_while_its_partition_went_away_is_not
         at.writer.forget()
         await asyncio.wait_for(waiting, 5)
         assert (at.writer.size, at.writer.idle) == (0, True)
+
+
+async def test_what_is_no_bar_in_such_a_batch_is_left_to_who_reads_it_again() -> None:
+    store = Gate()
+    async with desk(cast("Store", store), capacity=2, overflow=Overflow.block) as at:
+        await at.put(_bars(2))
+        waiting = asyncio.create_task(at.writer.put(at.ledger.deliver(BARS, [Letter(b"no bar", 2)])))
+        await _asked(store)
+        at.writer.forget()
+        await asyncio.wait_for(waiting, 5)
+        assert (at.dead, at.writer.dead_lettered) == ([], 0)
