@@ -45,6 +45,9 @@ class FeedbackBus:
     repetitions, too; each event once, however many partitions it was said to. They are called one after the other;
     one that fails is logged, and keeps nothing from the others. Every bus hears everything.
 
+    Where several processes publish under one coordinator id, as stores do that leave it at its default, each needs
+    a `name`: its events are those of ``id@name`` then. Otherwise only the process that was started last is heard.
+
     `broker` is HOST:PORT, or whole settings.
     """
 
@@ -52,11 +55,13 @@ class FeedbackBus:
         self,
         broker: str | Settings,
         *,
+        name: str = "",
         partitions: Collection[int] | None = None,
         repeat_s: float | None = None,
     ) -> None:
         self._settings = load_settings(broker=broker) if isinstance(broker, str) else broker
         self._voice = Voice(self._settings, partitions, repeat_s)
+        self._name = name
         self._partitions = partitions
         self._subscribers: list[Subscriber] = []
         self._heard: dict[str, tuple[int, float]] = {}
@@ -64,7 +69,10 @@ class FeedbackBus:
 
     async def publish(self, event: FeedbackEvent) -> None:
         """Return when the broker has it, for each partition. Raises BadRecord, BrokerError."""
-        await self._voice.say(to_feedback(event, 0))
+        feedback = to_feedback(event, 0)
+        if self._name:
+            feedback.coordinator_id += f"@{self._name}"
+        await self._voice.say(feedback)
 
     def subscribe(self, fn: Subscriber) -> None:
         """Call `fn` with each event from now on; more than once is once."""

@@ -95,12 +95,38 @@ async def test_an_event_is_told_to_each_partition_and_repeated_while_the_bus_is_
 async def test_an_event_is_told_to_the_partitions_that_are_named(topics: TestTopics) -> None:
     topics("feedback.v1")
     said = Said(topics)
-    async with FeedbackBus(settings_of(topics), partitions=[1, 3]) as bus:
+    async with FeedbackBus(settings_of(topics), partitions=[1, 3], repeat_s=60) as bus:
         await bus.publish(event(1))
         await eventually(lambda: bool(said(1)) and bool(said(3)), "it is told")
     assert [len(said(partition)) for partition in ALL] == [0, 1, 0, 1]
     with pytest.raises(BrokerError, match="has no partition 4"):
         await FeedbackBus(settings_of(topics), partitions=[4]).publish(event(1))
+
+
+@pytest.mark.covers("concurrent stores")
+async def test_processes_that_share_a_coordinator_id_are_told_apart_by_name(topics: TestTopics) -> None:
+    topics("feedback.v1")
+    applied: list[str] = []
+
+    class Provider:
+        async def apply(self, adjustment: RateAdjustment) -> None:
+            applied.append(adjustment.reason.value)
+
+    handler = FeedbackHandler(Provider(), "ibkr")
+    async with (
+        FeedbackBus(settings_of(topics), name="one") as one,
+        FeedbackBus(settings_of(topics), name="two") as two,
+    ):
+        two.subscribe(handler.handle)
+        await one.publish(event(900, "hard", "default"))
+        await eventually(lambda: applied[-1:] == ["hard"], "one is full")
+        await two.publish(event(1, "ok", "default"))
+        heard = len(applied)
+        await eventually(lambda: len(applied) > heard + 2, "both go on speaking")
+        assert set(applied[heard:]) == {"hard"}, "that two is well does not end what one asked for"
+        await one.publish(event(1, "ok", "default"))
+        await eventually(lambda: applied[-1] == "ok", "both are well")
+    await handler.close()
 
 
 @pytest.mark.covers("FeedbackEvent")
