@@ -19,6 +19,7 @@ COMMANDS = {
     "replay": "files into a ticks topic",
     "feed": "a simulated feed into a ticks topic",
     "bars": "what the store holds",
+    "store": "make the tables that a store in PostgreSQL needs, or check them",
     "dlq": "list, show and replay dead letters",
     "status": "who holds which partition back, and how far everybody is",
     "tail": "follow feedback or rates",

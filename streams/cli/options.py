@@ -16,5 +16,8 @@ broker_option = click.option(
     "--broker", metavar="HOST:PORT", help="Bootstrap servers, separated by commas.  [env: TIDEGATE_BROKER]"
 )
 store_option = click.option(
-    "--store", metavar="URL", help="duckdb:PATH or postgresql://USER@HOST/DB.  [env: TIDEGATE_STORE]"
+    "--store",
+    metavar="URL",
+    help="duckdb:PATH, postgresql://USER@HOST/DB or market-data-store+postgresql://USER@HOST/DB.  "
+    "[env: TIDEGATE_STORE]",
 )

@@ -86,11 +86,12 @@ class Inward:
 
     async def _hear(self, entries: list[Entry]) -> None:
         for entry, reason in self._take(entries):
-            self._counts.refused += 1
             if (now := time.monotonic()) - self._complained_at > _COMPLAIN_S:
                 self._complained_at = now
-                log.warning("bridge.refused", entry=entry.id, reason=reason, so_far=self._counts.refused)
+                log.warning("bridge.refused", entry=entry.id, reason=reason, before=self._counts.refused)
             await self._bus.refuse(entry, reason)
+            self._counts.heard += 1
+            self._counts.refused += 1
 
     def _take(self, entries: list[Entry]) -> list[tuple[Entry, str]]:
         """Take note of entries; gives those of ours that cannot be read, with the reason."""
@@ -100,7 +101,6 @@ class Inward:
             first = entry.order > self._seen
             if first:
                 self._seen, self.lag_s = entry.order, entry.age_s
-                self._counts.heard += 1
             try:
                 new = self._understood(entry)
             except BadRecord as exc:
@@ -109,6 +109,7 @@ class Inward:
                 continue
             if entry.mine:
                 self._unacked[entry.id] = None
+            self._counts.heard += first
             self._counts.passed_over += first and not new
         return refused
 

@@ -24,7 +24,7 @@ class Counts:
     """What a bridge did since it was made. What was on the bus before it began does not count."""
 
     heard: int = 0
-    """Entries of the bus, whatever is in them."""
+    """Entries of the bus, without the garbage that another consumer of the group refuses."""
     passed_over: int = 0
     """Of these, those that said nothing new: they were out of date, or of Tidegate itself."""
     refused: int = 0

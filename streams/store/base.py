@@ -17,8 +17,13 @@ from typing import Protocol
 
 from schemas.bar import Bar
 from schemas.errors import ConfigError
+from streams.store.ecosystem_url import SCHEME, is_ecosystem, parse_ecosystem
+from streams.store.peers import load
 
-SCHEMES = "duckdb:PATH, postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+SCHEMES = (
+    "duckdb:PATH, postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+    "market-data-store+postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,12 @@ def open_store(url: str, *, read_only: bool = False, timeout_s: float = 300.0) -
     A write over the network that takes longer than `timeout_s` is given up: StoreTooSlow.
 
     `duckdb:PATH` (also `duckdb:///absolute/path` and `duckdb::memory:`), `postgresql://...` or
-    `postgres://...` with what asyncpg reads, such as `?sslmode=require` or `?search_path=SCHEMA`. Raises
-    ConfigError for others.
+    `postgres://...` with what asyncpg reads, such as `?sslmode=require` or `?search_path=SCHEMA`, and
+    `market-data-store+postgresql://...`, or `market-data-store` for the database that DATABASE_URL names.
+    Raises ConfigError for others.
     """
+    if is_ecosystem(url):
+        return _open_ecosystem(url, read_only=read_only, timeout_s=timeout_s)
     scheme, _, rest = url.partition(":")
     if scheme == "duckdb":
         from streams.store.duck import DuckStore
@@ -100,6 +108,18 @@ def open_store(url: str, *, read_only: bool = False, timeout_s: float = 300.0) -
 
         return PostgresStore(url, read_only=read_only, timeout_s=timeout_s)
     raise ConfigError(f"no store is known for {redact(url)!r}", hint=f"use one of: {SCHEMES}")
+
+
+def _open_ecosystem(url: str, *, read_only: bool, timeout_s: float) -> Store:
+    parsed = parse_ecosystem(url)
+    load("datastore")  # or the error that names the extra
+    from streams.store.ecosystem import EcosystemStore, Peer
+    from streams.store.market_data_store import OhlcvPeer
+    from streams.store.tenant_bars import TenantPeer
+
+    peer: Peer = TenantPeer(parsed) if parsed.tenant else OhlcvPeer(parsed)
+    name = redact(f"{SCHEME}+{parsed.dsn}")
+    return EcosystemStore(parsed, name, peer, read_only=read_only, timeout_s=timeout_s)
 
 
 def redact(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import stamina
@@ -33,6 +34,9 @@ class Patience:
         self.reached = False
         self.error: StoreError | None = None
         """Why the last call failed; None when it succeeded."""
+        self.retries = 0
+        """Attempts that failed and were made, or are going to be made, again."""
+        self.last_error_at: datetime | None = None
         self._queue = queue
         self._since = 0.0
         self._told = 0.0
@@ -54,6 +58,7 @@ class Patience:
                 try:
                     result = await call()
                 except StoreError as exc:
+                    self.last_error_at = datetime.now(UTC)
                     if worth_waiting(exc):
                         self.failed(exc)
                     raise
@@ -62,6 +67,8 @@ class Patience:
 
     def failed(self, error: StoreError) -> None:
         """Take note, and tell people: at first, when the reason changes, and now and then."""
+        self.retries += 1
+        self.last_error_at = datetime.now(UTC)
         now = time.monotonic()
         before, self.error = self.error, error
         if before is None:

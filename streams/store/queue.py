@@ -18,13 +18,14 @@ from streams.store.overflow import Overflow
 class _Entry:
     """A batch, how many of its bars are neither settled nor dropped, and whose were dropped."""
 
-    __slots__ = ("batch", "dropped", "given_up", "left", "number")
+    __slots__ = ("batch", "dropped", "failed", "given_up", "left", "number")
 
     def __init__(self, batch: Batch, left: int, number: int) -> None:
         self.batch = batch
         self.left = left
         self.number = number
         self.given_up = False
+        self.failed = False
         self.dropped: Counter[str] | None = None
 
 
@@ -53,6 +54,8 @@ class BarQueue:
         self._waiting: deque[Item] = deque()
         self._in_write = 0
         self._numbered = 0
+        self.dropped_batches = 0
+        """Batches that lost bars, but for those that are given up, as they come again."""
 
     def __len__(self) -> int:
         """Bars that wait or are being written."""
@@ -100,6 +103,7 @@ class BarQueue:
         entry.left -= 1
         if entry.dropped is None:
             entry.dropped = Counter()
+            self.dropped_batches += 1
         entry.dropped[item.bar.instrument] += 1
         return item
 
@@ -133,6 +137,7 @@ class BarQueue:
         for entry in self._entries:
             entry.given_up = True
             dropped.update(entry.dropped or {})
+            self.dropped_batches -= entry.dropped is not None
         self._entries.clear()
         self._waiting.clear()
         self._in_write = 0

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import structlog
 
@@ -14,11 +15,13 @@ from schemas.bar import Bar, decode_bar
 from schemas.dead_letter import Reason
 from schemas.errors import BadBar, BadRecord, StoreError, StoreTooSlow, StoreUnavailable
 from schemas.feedback import Level
+from schemas.health import HealthComponent
 from streams.batch import Batch, Record
 from streams.flow.pressure import Thresholds, next_level
 from streams.producer import BarrierProducer
 from streams.store.base import Store
 from streams.store.drops import Drops
+from streams.store.health import SinkCounters, SinkHealth, component
 from streams.store.overflow import Overflow
 from streams.store.patience import Patience
 from streams.store.queue import BarQueue, Item
@@ -60,6 +63,7 @@ class StoreWriter:
         self.taken = 0
         """Bars that came, whatever became of them."""
         self.stale = 0
+        self.counters = SinkCounters()
         self.drain_rate: float | None = None
         self.on_stored: Callable[[int, int], None] = lambda partition, offset: None
         self.on_written: Callable[[list[Bar]], None] = lambda bars: None
@@ -79,6 +83,8 @@ class StoreWriter:
         self._queue = BarQueue(capacity, overflow)
         self.drops = Drops(self._queue)
         self._given_up = 0
+        self._in_flight: Sequence[Item] = ()
+        self._last_commit_at: datetime | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -100,6 +106,34 @@ class StoreWriter:
     def dead_lettered(self) -> int:
         """Bars that the store does not have because it cannot."""
         return self._refusals.dead_lettered
+
+    @property
+    def retries(self) -> int:
+        """Attempts to reach or to write the database that failed and are made again."""
+        return self._patience.retries
+
+    @property
+    def dropped_batches(self) -> int:
+        """Batches that lost bars as the queue was full."""
+        return self._queue.dropped_batches
+
+    def sink_health(self) -> SinkHealth:
+        """How it is, in the words of market-data-pipeline."""
+        error = self._patience.error
+        return SinkHealth(
+            connected=self._patience.reached and error is None,
+            queue_depth=self.size,
+            in_flight_batches=len({item.entry.number for item in self._in_flight}),
+            last_commit_at=self._last_commit_at,
+            last_error_at=self._patience.last_error_at,
+            retry_count=self.retries,
+            detail=f"{self._store.name}, {self._queue.overflow.value} at {self.capacity:,} bars"
+            + (f": {error}" if error is not None else ""),
+        )
+
+    def health(self) -> HealthComponent:
+        """The same as the component "store" of a worker."""
+        return component(self.sink_health(), self._patience.error, self.level)
 
     @property
     def last_error(self) -> StoreError | None:
@@ -145,6 +179,7 @@ class StoreWriter:
             await self._refusals.bury(record, Reason.malformed, why)
         if self._given_up != given_up:
             return  # a rebalance came in between: whoever owns its partition now reads it again
+        self.counters.batches_in += 1
         self.taken += len(bars)
         self.drops.count(self._queue.put(batch, bars, records))
         self._resized()
@@ -195,9 +230,16 @@ class StoreWriter:
         self._hurried = False
 
     async def _write_some(self) -> None:
-        items = self._queue.take(self._at_once)
+        items = self._in_flight = self._queue.take(self._at_once)
         started = time.monotonic()
-        await self._write(items)
+        try:
+            await self._write(items)
+        except StoreError:
+            for item in items:
+                self._failed(item)
+            raise
+        finally:
+            self._in_flight = ()
         if items:
             self.drain_rate = len(items) / max(time.monotonic() - started, 1e-6)
         # Of what comes meanwhile, not even a batch without bars: its dead letters may be on their way.
@@ -205,12 +247,14 @@ class StoreWriter:
         await self._producer.barrier()  # the dead letters among them
         for batch in self._queue.finished(mark):
             batch.ack()
+            self.counters.batches_committed += 1
             self.on_stored(batch.tp.partition, batch.last_offset)
 
     async def _write(self, items: Sequence[Item]) -> None:
         if not items:
             return
         bars = [item.bar for item in items]
+        started = time.monotonic()
         smaller: tuple[type[StoreError], ...] = (StoreTooSlow,) if len(bars) > 1 else ()
         try:
             result = await self._patience(lambda: self._store.write(bars), unless=smaller)
@@ -223,6 +267,7 @@ class StoreWriter:
                 self._at_once = half
             elif not half:
                 self._queue.settle(items[0])
+                self._failed(items[0])
                 await self._refusals.refused(items[0].record, exc)
                 return
             await self._write(items[:half])
@@ -233,6 +278,8 @@ class StoreWriter:
         self.written += result.written
         self.stale += result.stale
         conflicts = set(map(id, result.conflicts))
+        self._last_commit_at = datetime.now(UTC)
+        self.counters.committed(len(bars) - len(conflicts), time.monotonic() - started)
         conflicting = [item for item in items if id(item.bar) in conflicts]
         for item in items:
             if id(item.bar) not in conflicts:
@@ -240,8 +287,13 @@ class StoreWriter:
         self._resized()
         for item in conflicting:
             self._queue.settle(item)  # each in the moment in which it is counted as a dead letter
+            self._failed(item)
             await self._refusals.conflict(item.record, item.bar)
         self.on_written([bar for bar in bars if id(bar) not in conflicts])
+
+    def _failed(self, item: Item) -> None:
+        self.counters.batches_failed += not item.entry.failed
+        item.entry.failed = True
 
     def _resized(self) -> None:
         level = next_level(self.level, self.size / self.capacity, self._thresholds)

@@ -2,9 +2,10 @@
 
     python -m tests.bench.store
 
-DuckDB in a fresh file; PostgreSQL, in a schema of its own that is dropped again, where TIDEGATE_TEST_POSTGRES
-names one. Bars are those of 500 instruments, 1s and 1m mixed. "new" writes them for the first time, "newer"
-writes later versions of all, "again" repeats these, as after a restart. What each pass wrote is checked.
+DuckDB in a fresh file; PostgreSQL and the tables of market-data-store, in a schema of its own that is dropped
+again, where TIDEGATE_TEST_POSTGRES names one. Bars are those of 500 instruments, 1s and 1m mixed. "new" writes
+them for the first time, "newer" writes later versions of all, "again" repeats these, as after a restart. What each
+pass wrote is checked.
 """
 
 from __future__ import annotations
@@ -36,11 +37,17 @@ from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, render
 from streams.settings import Settings
 from streams.store.base import Store, open_store
+from streams.store.survey import make, needed
 
 INSTRUMENTS = 500
 FIRST_NS = 1_700_000_000 * 10**9
 SCHEMA = "tidegate_bench"
 DSN = os.environ.get("TIDEGATE_TEST_POSTGRES")
+FORMS = {
+    "postgresql": "{dsn}",
+    "market-data-store": "market-data-store+{dsn}",
+    "tenants": "market-data-store+{dsn}&volume_unit=0.00000001&tenant=00000000-0000-4000-8000-000000000000",
+}
 
 
 def main() -> None:
@@ -145,7 +152,10 @@ async def _fresh(name: str) -> AsyncIterator[Store]:
     connection = await asyncpg.connect(DSN)
     await connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}")
     try:
-        store = open_store(f"{DSN}{'&' if '?' in DSN else '?'}search_path={SCHEMA}")
+        await connection.execute(f"SET search_path = {SCHEMA}")
+        url = FORMS[name].format(dsn=f"{DSN}{'&' if '?' in DSN else '?'}search_path={SCHEMA}")
+        await make(connection, needed(url)[1])
+        store = open_store(url)
         await store.open()
         yield store
         await store.close()
@@ -164,22 +174,24 @@ async def _facts(options: argparse.Namespace) -> dict[str, str]:
         "stores": f"DuckDB {version('duckdb')}, pyarrow {version('pyarrow')}",
         "bars": f"{options.bars:,}, of {INSTRUMENTS} instruments, 1s and 1m",
     }
-    if "postgresql" in options.store:
+    if FORMS.keys() & set(options.store):
         connection = await asyncpg.connect(DSN)
         server = await connection.fetchval("SHOW server_version")
         await connection.close()
         facts["stores"] += f", PostgreSQL {server.split()[0]}, asyncpg {version('asyncpg')}"
+    if FORMS.keys() & set(options.store) - {"postgresql"}:
+        facts["stores"] += f", market-data-store {version('market-data-store')}, psycopg {version('psycopg')}"
     return facts
 
 
 def _show(facts: dict[str, str], figures: list[dict[str, Any]]) -> None:
     for name, fact in facts.items():
         print(f"{name:<9}{fact}")
-    print(f"\n{'store':<10}  {'batch':>6}  {'pass':<5}  {'min':>8}  {'median':>8}  {'max':>8}")
+    print(f"\n{'store':<17}  {'batch':>6}  {'pass':<5}  {'min':>8}  {'median':>8}  {'max':>8}")
     for figure in figures:
         rates = figure["bars_per_second"]
         print(
-            f"{figure['store']:<10}  {figure['batch']:>6,}  {figure['pass']:<5}  "
+            f"{figure['store']:<17}  {figure['batch']:>6,}  {figure['pass']:<5}  "
             f"{rates[0]:>8,}  {median(rates):>8,.0f}  {rates[-1]:>8,}"
         )
 
@@ -191,7 +203,7 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = Settings.model_fields["write_batch"].default
-    stores = ["duckdb", "postgresql"] if DSN else ["duckdb"]
+    stores = ["duckdb", *FORMS] if DSN else ["duckdb"]
     parser.add_argument("--bars", type=int, default=100_000, help="of each pass (%(default)s)")
     parser.add_argument(
         "--batch",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import subprocess
 import sys
 import time
@@ -373,16 +374,19 @@ async def test_kafka_is_killed_and_comes_back_and_nothing_is_acknowledged_before
     topics = TestTopics(own_kafka.address)
     ends = Ends(redis, topics)
     async with ends.bridge() as bridge:
-        await ends.say("hard")
-        await eventually(lambda: ends.last() == {"hard"}, 30, "hard")
+        await ends.say("ok")  # which is not repeated, so that nobody notices before something is to be told
+        await eventually(lambda: ends.last() == {"ok"}, 30, "ok")
         await asyncio.to_thread(own_kafka.kill)
-        await ends.say("soft")
+        await ends.say("hard")
         await eventually(lambda: bridge.health().state == HealthState.degraded, 30, "it is noticed")
+        assert ends.pending() == 1, "what Kafka has not taken is not done"
         await ends.say("ok")
         assert ends.undone() == 2
         await asyncio.to_thread(own_kafka.resume)
         await eventually(lambda: bridge.health().state == HealthState.healthy, 30, "it is back")
         await eventually(lambda: ends.last() == {"ok"}, 30, "the last word is told")
         await eventually(lambda: ends.undone() == 0, 30, "and all is acknowledged")
+        told = [level for level, _ in itertools.groupby(f.level.value for f in ends.heard())]
+        assert told == ["ok", "hard", "ok"], "what waited is told first"
     assert said == ["kafka.away", "kafka.back"], "each once"
     await ends.close()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +15,7 @@ from schemas.errors import StoreTooSlow, StoreUnavailable
 from streams.store.base import open_store
 from streams.store.postgres_session import KEEPALIVE, connect
 from support.bars import execute, schema
+from support.cutting import CuttingProxy
 from support.postgres import Postgres
 from support.proxy import Proxy
 from support.store_contract import START_NS, a_bar, opened, rows
@@ -30,41 +29,6 @@ TIMEOUT_S = 1.5
 
 def _bars(number: int) -> list[Bar]:
     return [a_bar(start_ns=START_NS + n * SECOND_NS) for n in range(number)]
-
-
-class CuttingProxy(Proxy):
-    """Cuts a connection when the client sends these words: before the server gets them, or before it answers."""
-
-    words: bytes | None = None
-    forward = True
-
-    def _pump(self, link: Any, source: socket.socket, sink: socket.socket) -> None:
-        super()._pump(link, source, cast("socket.socket", _Sink(self, link, sink)))
-
-
-class _Sink:
-    """One direction of a connection, watched."""
-
-    def __init__(self, proxy: CuttingProxy, link: Any, sink: socket.socket) -> None:
-        self._proxy = proxy
-        self._link = link
-        self.shutdown = sink.shutdown
-        self._send = sink.sendall
-
-    def sendall(self, data: bytes) -> None:
-        if getattr(self._link, "mute", False):
-            return
-        if self._proxy.words is None or self._proxy.words not in data:
-            self._send(data)
-            return
-        self._proxy.words = None
-        self._link.mute = True
-        if self._proxy.forward:
-            self._send(data)
-            time.sleep(0.3)  # for the server to act upon it
-        for end in self._link.ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
