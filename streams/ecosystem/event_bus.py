@@ -17,6 +17,7 @@ What is promised:
   gone or the partitions are shared anew, and to the same one after `redeliver_after_s`. `Once` applies it once.
 - Acknowledgements may come in any order; committed is what has nothing unacknowledged before it, once a second and
   when the subscription ends. So a crash brings again what was acknowledged after the oldest that was not.
+- A consumer has at most `max_in_hand` events that are not done; no more are given until some are.
 - What is failed, or cannot be read, is in STREAM.dlq with its key, its bytes and the headers `reason`,
   `original_id`, `group` before it counts as done.
 - Events of one key come in order, as long as nothing comes again.
@@ -73,6 +74,7 @@ class KafkaEventBus:
         models: Mapping[str, type[BaseModel]] | None = None,
         create_partitions: int | None = None,
         redeliver_after_s: float = 60.0,
+        max_in_hand: int = 1000,
         session_timeout_s: float = 10.0,
         publish_timeout_s: float = ACK_S,
     ) -> None:
@@ -80,6 +82,7 @@ class KafkaEventBus:
         self._codec = EventCodec(track, models)
         self._create_partitions = create_partitions
         self._redeliver_after_s = redeliver_after_s
+        self._max_in_hand = max_in_hand
         self._session_timeout_s = session_timeout_s
         self._sender = Sender(self._settings, publish_timeout_s)
         self._readers: list[GroupReader] = []
@@ -109,6 +112,7 @@ class KafkaEventBus:
             self._codec,
             self._bury,
             redeliver_after_s=self._redeliver_after_s,
+            max_in_hand=self._max_in_hand,
             session_timeout_s=self._session_timeout_s,
         )
         self._readers.append(reader)

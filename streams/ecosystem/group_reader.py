@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 _POLL_MS = 200
 _BATCH = 100
 _RETRY_S = 1.0
-#: So many events in hand, and no more are given until some are done.
-_MOST_IN_HAND = 1000
 
 
 def envelope_id(record: ConsumerRecord, group: str) -> str:
@@ -53,6 +51,7 @@ class GroupReader:
         refuse: Callable[[ConsumerRecord, str, str], Awaitable[None]],
         *,
         redeliver_after_s: float,
+        max_in_hand: int,
         session_timeout_s: float,
     ) -> None:
         self.stream = stream
@@ -60,6 +59,7 @@ class GroupReader:
         self._codec = codec
         self._refuse = refuse
         self._redeliver_after_s = redeliver_after_s
+        self._max_in_hand = max_in_hand
         self._broker = settings.broker
         self._source = Source(
             settings,
@@ -111,11 +111,13 @@ class GroupReader:
         self, consumer: aiokafka.AIOKafkaConsumer, member: Member
     ) -> AsyncGenerator[EventEnvelope[Any], None]:
         """What was fetched, and what has been in hand for too long."""
-        if len(self._in_hand) >= _MOST_IN_HAND:
-            consumer.pause(*consumer.assignment())
-        else:
+        room = self._max_in_hand - len(self._in_hand)
+        if room > 0:
             consumer.resume(*consumer.paused())
-        batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
+        else:
+            consumer.pause(*consumer.assignment())
+        # Polled all the same, as a member that does not poll is put out of the group.
+        batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=max(1, min(room, _BATCH)))
         # In this very step, for a rebalance may be between the assignment and the seek.
         generation = member.generation if member.is_ready() else -1
         if generation != self._generation:

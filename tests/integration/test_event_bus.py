@@ -191,6 +191,19 @@ async def test_an_event_that_is_left_unacknowledged_comes_again_and_is_applied_o
     assert streams.committed("g") == [2]
 
 
+async def test_a_consumer_is_given_no_more_than_it_may_have_in_hand(streams: Streams) -> None:
+    async with streams.bus(redeliver_after_s=0.2, max_in_hand=2) as bus:
+        for n in range(5):
+            await bus.publish(streams.name, event(n))
+        async with streams.take(bus) as envelopes:
+            given = await first(envelopes, 6)
+            assert sorted(numbers(given)) == [0, 0, 0, 1, 1, 1]
+            for envelope in given[:2]:
+                await bus.ack(streams.name, envelope.id)
+            given = await first(envelopes, 4)
+            assert set(numbers(given)) == {2, 3}
+
+
 @contextmanager
 def consumer(streams: Streams, name: str, folder: Path, hold: int = -1) -> Iterator[subprocess.Popen[str]]:
     program = str(ROOT / "tests" / "support" / "event_consumer.py")
