@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from schemas.wire import INT64_MAX, Contract, Finite, Natural, decode
 
 _Capacity = Annotated[int, Meta(ge=1, le=INT64_MAX), Field(ge=1, le=INT64_MAX)]
+_Scale = Annotated[float, Meta(ge=0, le=1), Field(ge=0, le=1)]
 _Rate = Annotated[float, Meta(ge=0), Field(ge=0, allow_inf_nan=False)]
 _Id = Annotated[str, Meta(min_length=1), Field(min_length=1)]
 
@@ -38,6 +39,7 @@ class Feedback(msgspec.Struct, gc=False, kw_only=True):
     drain_rate: _Rate | None = None
     arrival_rate: _Rate | None = None
     dropped: Natural = 0
+    scale: _Scale | None = None
 
 
 class FeedbackModel(Contract):
@@ -63,6 +65,11 @@ class FeedbackModel(Contract):
         0,
         description="Bars that this coordinator has dropped since it started, of all partitions. "
         "Those that a rebalance brings again are taken off.",
+    )
+    scale: _Scale | None = Field(
+        None,
+        description="The share of full speed that the sender asks for, in place of what the policy makes of the "
+        "level: of a rate controller outside. null: the policy decides.",
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from support import tiers
 from support.kafka import Kafka, TestTopics, running_kafka, running_mortal_kafka
+from support.points import check_points
 from support.postgres import Postgres, running_postgres
 from support.redis_server import Redis, running_redis
 
@@ -87,6 +88,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if left_out:
             items[:] = [item for item in items if item not in left_out]
             config.hook.pytest_deselected(items=left_out)
+    check_points(items)
     for item in items:
         for tier in tiers.ALL:
             tier.claim(item)

@@ -114,6 +114,7 @@ def feedback_line(event: Feedback) -> str:
         f"{event.level.value:<4}",
         f"queue {event.queue_size:,}/{event.capacity:,}",
         f"drain {drain}",
+        "" if event.scale is None else f"asks for {event.scale:.4g}",
         f"dropped {dropped:,}" if dropped else "",
         f"by {visible(event.coordinator_id)}",
     )

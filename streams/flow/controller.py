@@ -35,7 +35,7 @@ class RateController:
     A function of the set of latest feedback: duplicates and reordering change nothing, because
     feedback that is not newer than what is held (by epoch, then ts, then level) is ignored. A
     coordinator silent for `ttl_s` no longer counts, so no pause outlives the store that asked for it.
-    The worst is the one for which `policy` gives the lowest scale.
+    The worst is the one for which `policy` gives the lowest scale, or which asks for that scale itself.
     """
 
     def __init__(self, policy: Policy, ttl_s: float = 10.0) -> None:
@@ -82,7 +82,9 @@ class RateController:
         return of_partition
 
     def _asked(self, feedback: Feedback, scale: float, elapsed_s: float) -> float:
-        asked = self.policy.scale(feedback, scale, elapsed_s)
+        asked = feedback.scale
+        if asked is None:
+            asked = self.policy.scale(feedback, scale, elapsed_s)
         return 1.0 if asked >= 1 else max(0.0, asked)
 
     def heard(self) -> Iterator[Feedback]:

@@ -93,9 +93,12 @@ class Member(aiokafka.ConsumerRebalanceListener):  # type: ignore[misc]
 
     def done(self, record: aiokafka.ConsumerRecord, generation: int) -> None:
         """Take note that this event is done, if its partition has been ours since it was fetched."""
+        self.done_before(TopicPartition(record.topic, record.partition), record.offset + 1, generation)
+
+    def done_before(self, tp: TopicPartition, offset: int, generation: int) -> None:
+        """The same of all events before an offset."""
         if generation == self.generation:
-            tp = TopicPartition(record.topic, record.partition)
-            self._done[tp] = self._uncommitted[tp] = record.offset + 1
+            self._done[tp] = self._uncommitted[tp] = offset
 
     def commit_at_times(self) -> None:
         """Begin a commit if one is due; nobody waits for it."""

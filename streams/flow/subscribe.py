@@ -19,7 +19,6 @@ What is promised:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
@@ -33,8 +32,7 @@ from schemas.dead_letter import place
 from schemas.errors import BadRecord, BrokerError, ConfigError
 from schemas.feedback import Feedback, decode_feedback
 from schemas.rate import RateAdjustment, decode_rate
-from streams.broker import aiokafka_config, cluster
-from streams.flow.member import Member
+from streams.flow.source import Source, close
 from streams.settings import Settings, load_settings
 from streams.topics import Topics
 
@@ -47,8 +45,6 @@ _POLL_MS = 500
 #: Until this many are done the rest of the batch is only in memory, and is dropped at a rebalance.
 _BATCH = 200
 _RETRY_S = 1.0
-#: What leaving may take where the broker is away: aiokafka would try for as long.
-_LEAVE_S = 5.0
 _LOG_EVERY_S = 1.0
 
 
@@ -162,12 +158,12 @@ def _subscribe(
         raise ConfigError(f"{group} is the group of the workers", hint="choose a name of your own")
     topic: str = getattr(Topics(settings.topic_prefix), name)
     skips = Skips()
-    source = _Source(settings, topic, group, from_beginning, partitions)
+    source = Source(settings, topic, group, from_beginning, partitions)
     return Subscription(_follow(source, decode, skips), skips)
 
 
 async def _follow(
-    source: _Source, decode: Callable[[aiokafka.ConsumerRecord], Event], skips: Skips
+    source: Source, decode: Callable[[aiokafka.ConsumerRecord], Event], skips: Skips
 ) -> AsyncGenerator[Event | None, None]:
     """None once it has begun, then the events."""
     await source.check()
@@ -209,78 +205,5 @@ async def _follow(
                 ) from None
             log.warning("%s cannot be read: %r; trying again", source.topic, exc)
         finally:
-            await _close(consumer, member)
+            await close(consumer, member)
         await asyncio.sleep(_RETRY_S)
-
-
-class _Source:
-    """Where the events come from, also after a failure that aiokafka does not mend by itself."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        topic: str,
-        group: str | None,
-        from_beginning: bool,
-        partitions: Collection[int] | None,
-    ) -> None:
-        self.settings = settings
-        self.topic = topic
-        self._group = group
-        self._from_beginning = from_beginning
-        self._partitions = partitions
-        self._done: dict[aiokafka.TopicPartition, int] = {}
-
-    async def check(self) -> None:
-        """Raise `BrokerError` where the broker, the topic or a partition is not there."""
-        topics = (await cluster(self.settings)).topics
-        if self.topic not in topics:
-            raise BrokerError(
-                f"broker {self.settings.broker} lacks topic {self.topic}",
-                hint="is topic_prefix right? `tidegate topics apply` creates Tidegate's own topics",
-            )
-        count = len(topics[self.topic].partitions)
-        for partition in self._partitions or ():
-            if not 0 <= partition < count:
-                raise BrokerError(
-                    f"{self.topic} has no partition {partition}", hint=f"it has {count}, beginning with 0"
-                )
-        if self._partitions is None:
-            self._partitions = range(count)
-
-    def consumer(self) -> tuple[aiokafka.AIOKafkaConsumer, Member]:
-        """A consumer to be started, and its membership."""
-        consumer = aiokafka.AIOKafkaConsumer(
-            **aiokafka_config(self.settings),
-            group_id=self._group,
-            enable_auto_commit=False,
-            # For offsets that are gone; where to begin is decided by the member.
-            auto_offset_reset="earliest",
-            retry_backoff_ms=500,
-        )
-        grouped = self._group is not None
-        member = Member(consumer, self._done, grouped=grouped, from_beginning=self._from_beginning)
-        if grouped:
-            consumer.subscribe([self.topic], listener=member)
-        else:
-            tps = [aiokafka.TopicPartition(self.topic, partition) for partition in self._partitions or ()]
-            consumer.assign(tps)
-        return consumer, member
-
-
-async def _close(consumer: aiokafka.AIOKafkaConsumer, member: Member) -> None:
-    try:
-        async with asyncio.timeout(_LEAVE_S):
-            await member.commit()
-            await consumer.stop()
-    except (TimeoutError, KafkaError, OSError) as exc:
-        log.warning("the group could not be left in order: %r", exc)
-        # What aiokafka's stop() does after leaving, which it has not come to.
-        consumer._closed = True
-        for part in (consumer._fetcher, consumer._client):
-            if part is not None:
-                with contextlib.suppress(TimeoutError, KafkaError, OSError):
-                    async with asyncio.timeout(_LEAVE_S):
-                        await part.close()
-    finally:
-        member.close()

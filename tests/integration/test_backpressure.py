@@ -28,6 +28,9 @@ def shared(store: Worker) -> set[int]:
     return partitions if len(partitions) == 2 else set()
 
 
+@pytest.mark.end_to_end
+@pytest.mark.covers("feedback loop")
+@pytest.mark.covers("escalation")
 def test_pressure_rises_and_falls_and_only_its_partitions_slow_down(
     kafka: str, topics: TestTopics, postgres: str, tmp_path: Path
 ) -> None:
@@ -84,6 +87,8 @@ def test_pressure_rises_and_falls_and_only_its_partitions_slow_down(
             assert [worker.stop() for worker in everybody] == [0] * 5
 
 
+@pytest.mark.end_to_end
+@pytest.mark.covers("feedback loop")
 def test_whoever_gets_a_paused_partition_keeps_it_paused(
     kafka: str, topics: TestTopics, postgres: str, tmp_path: Path
 ) -> None:
@@ -168,6 +173,8 @@ def test_feedback_of_a_flood_and_garbage_change_nothing_but_what_they_say(
             assert worker.stop() == 0
 
 
+@pytest.mark.end_to_end
+@pytest.mark.covers("recovery")
 def test_without_its_feedback_topic_a_pause_ends_and_with_it_comes_back(
     kafka: str, topics: TestTopics, postgres: str, tmp_path: Path
 ) -> None:

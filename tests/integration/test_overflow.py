@@ -137,6 +137,8 @@ def _newest_of_each(site: Site) -> set[int]:
 @pytest.mark.parametrize(
     ("overflow", "joins"), [("drop_oldest", False), ("drop_newest", False), ("drop_oldest", True)]
 )
+@pytest.mark.end_to_end
+@pytest.mark.covers("overflow")
 def test_what_is_dropped_while_the_database_stalls_is_counted_exactly(
     site: Site, overflow: str, joins: bool
 ) -> None:

@@ -102,6 +102,9 @@ def _paused(bars: Worker) -> set[int]:
     return {p for p, event in {p: event for _, p, event in changes}.items() if event == "partition.paused"}
 
 
+@pytest.mark.end_to_end
+@pytest.mark.covers("recovery")
+@pytest.mark.covers("retries")
 def test_a_worker_that_finds_no_database_holds_the_ticks_back_and_goes_on_when_it_is_there(
     site: Site,
 ) -> None:

@@ -128,6 +128,7 @@ def test_it_is_imported_without_faust() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.covers("fan-out")
 async def test_without_a_group_all_get_what_comes_from_now_on_or_from_the_beginning(bench: Bench) -> None:
     bench.say(3)
     async with (
@@ -173,6 +174,7 @@ async def test_one_partition_only(bench: Bench) -> None:
     assert got == [(2, 1), (2, 3)]
 
 
+@pytest.mark.covers("fan-out")
 async def test_one_that_raises_and_one_that_stalls_keep_nothing_from_others(bench: Bench) -> None:
     stalls, raised = asyncio.Event(), []
 

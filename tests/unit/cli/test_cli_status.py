@@ -207,6 +207,7 @@ class TestTailLines:
         assert tail.feedback_line(feedback(queue_size=1041, capacity=2000)) == (
             "2024-08-08T23:59:58.000Z  partition 0  hard  queue 1,041/2,000  drain 1,234/s  by db:1"
         )
+        assert "drain -  asks for 0.7  by" in tail.feedback_line(feedback(drain_rate=None, scale=0.7))
         assert "drain -  by a\\x1b[2J" in tail.feedback_line(
             feedback(drain_rate=None, coordinator_id="a\x1b[2J")
         )

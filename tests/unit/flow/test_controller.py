@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +46,16 @@ def test_without_feedback_nothing_is_held_back() -> None:
 def test_each_level_has_its_scale() -> None:
     for level in Level:
         assert after(said(level)).decide(0, NOW) == Decision(0, SCALES[level], level, "a")
+
+
+def test_a_scale_that_the_sender_asks_for_holds_in_place_of_the_policy_s() -> None:
+    def asking(scale: float, by: str, level: str = "ok") -> Feedback:
+        return msgspec.structs.replace(said(level, by=by), scale=scale)
+
+    assert after(asking(0.7, "rate")).decide(0, NOW) == Decision(0, 0.7, Level.ok, "rate")
+    assert after(asking(1.0, "rate", "hard")).decide(0, NOW).scale == 1.0
+    assert after(asking(0.7, "rate"), said("hard")).decide(0, NOW) == Decision(0, 0.0, Level.hard, "a")
+    assert after(asking(0.2, "rate"), said("soft")).decide(0, NOW) == Decision(0, 0.2, Level.ok, "rate")
 
 
 def test_feedback_about_one_partition_does_not_touch_another() -> None:

@@ -94,7 +94,8 @@ def test_feedback_is_json_and_may_leave_out_what_has_a_default() -> None:
     )
     assert encode_feedback(feedback) == (
         b'{"coordinator_id":"store-1","queue_size":9,"capacity":8,"level":"hard","source":"store",'
-        b'"ts":1723161240.5,"partition":3,"epoch":17,"drain_rate":null,"arrival_rate":null,"dropped":0}'
+        b'"ts":1723161240.5,"partition":3,"epoch":17,"drain_rate":null,"arrival_rate":null,"dropped":0,'
+        b'"scale":null}'
     )
     shortest = (
         b'{"coordinator_id":"store-1","queue_size":9,"capacity":8,"level":"hard","ts":1723161240.5,'

@@ -54,7 +54,12 @@ feedbacks = messages(
         "partition": naturals,
         "epoch": naturals,
     },
-    {"source": words, "drain_rate": nothing | positive, "dropped": naturals},
+    {
+        "source": words,
+        "drain_rate": nothing | positive,
+        "dropped": naturals,
+        "scale": nothing | st.floats(0, 1).map(repr),
+    },
 )
 rates = messages(
     {"provider": words, "scale": st.floats(0, 1).map(repr), "reason": levels, "ts": floats},
