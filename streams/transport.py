@@ -15,7 +15,7 @@ aiokafka driver for everything (connections, groups, commits, rebalances) and ch
   in the consumer's thread only, where records are taken, each together with its epoch; and because
   nothing is taken while a seek is under way, nor of an assignment that was not sought yet.
 
-Invariants that the tests hold: see `tests/integration/test_transport*.py`.
+Invariants that the tests hold: see `tests/system/test_transport*.py`.
 """
 
 from __future__ import annotations

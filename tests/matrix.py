@@ -33,8 +33,8 @@ HEAD = """\
 
 Which tests cover which point of the [ecosystem](ecosystem.md). `python -m tests.matrix` makes this page of the
 markers that the tests carry (`@pytest.mark.covers`), and a test compares the two. Unit tests know Tidegate only;
-contract tests (`tests/contracts`) are pure, against the published packages; integration tests (`tests/integration`)
-need real servers; end-to-end tests run whole worker processes on them. Each point needs one of the last three. The
+contract tests (`tests/contracts`) are pure, against the published packages; integration tests (`tests/integration`,
+`tests/system`) need real servers; end-to-end tests run whole worker processes on them. Each point needs one of the last three. The
 numbers are test cases, the names are modules.
 """
 
@@ -56,7 +56,12 @@ def kind_of(item: pytest.Item) -> Kind:
     """By its marker, else by its folder."""
     if item.get_closest_marker("end_to_end") is not None:
         return "end-to-end"
-    kinds: Mapping[str, Kind] = {"unit": "unit", "contracts": "contract", "integration": "integration"}
+    kinds: Mapping[str, Kind] = {
+        "unit": "unit",
+        "contracts": "contract",
+        "integration": "integration",
+        "system": "integration",
+    }
     folder = item.path.relative_to(TESTS).parts[0]
     if folder not in kinds:
         raise pytest.UsageError(f"{item.nodeid}: `covers` is for tests in {', '.join(kinds)}")
