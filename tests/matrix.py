@@ -34,8 +34,8 @@ HEAD = """\
 Which tests cover which point of the [ecosystem](ecosystem.md). `python -m tests.matrix` makes this page of the
 markers that the tests carry (`@pytest.mark.covers`), and a test compares the two. Unit tests know Tidegate only;
 contract tests (`tests/contracts`) are pure, against the published packages; integration tests (`tests/integration`,
-`tests/system`) need real servers; end-to-end tests run whole worker processes on them. Each point needs one of the last three. The
-numbers are test cases, the names are modules.
+`tests/system`) need real servers; end-to-end tests run whole worker processes on them. Each point needs one of the
+last three. The numbers are test cases, the names are modules.
 """
 
 
