@@ -135,24 +135,23 @@ class SchemaRegistry:
             self._tell_wrong(raising=False)
 
     async def refresh(self) -> None:
-        """Fetch each schema anew; what cannot be fetched stays as it is."""
-        was, self._error = self._error, ""
-        for name in (*REQUIRED, *OWN):
-            try:
-                schema = await self._fetch(name)
-            except RegistryError as exc:
-                self._error = str(exc)
-                if not was:
-                    log.warning(
-                        "registry.away", url=self.url, error=str(exc), consequence="what is known is used on"
-                    )
-                return
-            if schema is None:
+        """Fetch each schema anew; what cannot be fetched stays as it is, and keeps no other from it."""
+        names = (*REQUIRED, *OWN)
+        # All at once: where nobody answers, a start waits for one timeout.
+        answers = await asyncio.gather(*map(self._answer, names))
+        failed = ""
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, RegistryError):
+                failed = failed or str(answer)
+            elif answer is None:
                 self.absent.add(name)
-                continue
-            self.absent.discard(name)
-            self.cache.put(schema)
-            self._learn(schema)
+            else:
+                self.absent.discard(name)
+                self.cache.put(answer)
+                self._learn(answer)
+        was, self._error = self._error, failed
+        if failed and not was:
+            log.warning("registry.away", url=self.url, error=failed, consequence="what is known is used on")
 
     async def close(self) -> None:
         """Close the connection."""
@@ -215,6 +214,12 @@ class SchemaRegistry:
         """What the schema of that name has against what Tidegate writes."""
         return self._wrong.get(name, [])
 
+    async def _answer(self, name: str) -> Schema | RegistryError | None:
+        try:
+            return await self._fetch(name)
+        except RegistryError as exc:
+            return exc
+
     async def _fetch(self, name: str) -> Schema | None:
         """None where no track has it. Raises `RegistryError`, also for an answer that is none."""
         # The ecosystem has its own under two names.
@@ -241,10 +246,7 @@ class SchemaRegistry:
 
     def _learn(self, schema: Schema) -> None:
         """Hold what Tidegate writes against a schema."""
-        try:
-            found = {e for example in examples(schema.name) for e in complaints(schema.content, example)}
-        except ConfigError as exc:
-            found = {str(exc)}
+        found = {e for example in examples(schema.name) for e in complaints(schema.content, example)}
         self._wrong[schema.name] = sorted(found)
 
     def _tell_wrong(self, *, raising: bool) -> None:

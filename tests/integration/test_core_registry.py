@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from market_data_core import telemetry
 
+from schemas.contracts import SCHEMAS
 from schemas.errors import BadRecord, ConfigError, RegistryError, SchemaMismatch
 from schemas.health import HealthState
 from streams.registry.core import SchemaRegistry
@@ -214,6 +215,53 @@ async def test_a_cache_on_disk_that_is_spoilt_is_fetched_anew(server: CoreRegist
 async def test_what_is_no_json_schema_fits_nothing_and_is_told(server: CoreRegistry) -> None:
     server.put(FEEDBACK, {"type": "colour"})
     with pytest.raises(SchemaMismatch, match="no JSON Schema"):
+        await opened(server, mode="strict")
+
+
+@pytest.mark.covers("registry: configuration")
+async def test_a_schema_that_becomes_none_stops_nobody(server: CoreRegistry) -> None:
+    registry = SchemaRegistry(server.url)
+    await registry.start()
+    for content in ({"type": "colour"}, {"$ref": "http://127.0.0.1:9/x"}, {"$ref": "#"}, {"$schema": 5}):
+        server.put(FEEDBACK, content)
+        await registry.refresh()
+        registry.accept(FEEDBACK, json.dumps(GOOD).encode())
+        fits, errors = registry.check(FEEDBACK, GOOD)
+        assert not fits
+        assert "JSON Schema" in errors[0]
+        assert registry.health().state is HealthState.degraded
+    await registry.close()
+
+
+@pytest.mark.covers("registry: fetch")
+async def test_what_a_schema_points_to_is_not_fetched(server: CoreRegistry) -> None:
+    server.put(FEEDBACK, {"$ref": f"{server.url}/schemas/v2/elsewhere"})
+    registry = await opened(server)
+    assert not registry.check(FEEDBACK, GOOD).fits
+    assert not any("elsewhere" in path for path in server.asked)
+
+
+@pytest.mark.covers("registry: degradation")
+async def test_a_schema_that_cannot_be_had_keeps_no_other_from_being_fetched(server: CoreRegistry) -> None:
+    server.spoilt.add(FEEDBACK)
+    registry = await opened(server)
+    known = registry.schemas()
+    assert (known[FEEDBACK], known[RATE] and known[RATE].track) == (None, "v2")
+    health = registry.health()
+    assert health.state is HealthState.degraded
+    assert "500" in health.details["error"]
+
+
+@pytest.mark.covers("registry: configuration")
+async def test_bars_and_dead_letters_are_held_against_their_schemas_when_a_worker_starts(
+    server: CoreRegistry,
+) -> None:
+    for name, contract in OWN.items():
+        server.put(name, SCHEMAS[contract].model_json_schema())
+    registry = await opened(server, mode="strict")
+    assert registry.health().details.get("does_not_fit") is None
+    server.put("tidegate.Bar", {"properties": {"vwap": {"type": "string"}}})
+    with pytest.raises(SchemaMismatch, match=r"tidegate\.Bar .*vwap: None"):
         await opened(server, mode="strict")
 
 

@@ -23,6 +23,8 @@ class CoreRegistry:
         self.delay_s = 0.0
         self.garbage: bytes | None = None
         """What it answers instead, whatever it is asked."""
+        self.spoilt: set[str] = set()
+        """Names that it fails to answer for."""
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -66,6 +68,8 @@ class CoreRegistry:
         if self.garbage is not None:
             return 200, self.garbage
         _, _, track, name = path.split("?")[0].split("/")
+        if name in self.spoilt:
+            return 500, b"{}"
         content = self.schemas.get((track, name))
         if content is None:
             return 404, b'{"detail": "not found"}'
