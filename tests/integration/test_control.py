@@ -192,3 +192,20 @@ def test_an_action_without_workers_holds_for_those_that_start(site: OpsSite) -> 
     assert done.returncode == 1
     assert b"1 worker has not answered within 1 s" in done.stdout
     assert time.monotonic() - began < 15
+
+
+def test_a_control_topic_that_is_made_anew_begins_anew(site: OpsSite) -> None:
+    with site.worker(roles="bars") as worker:
+        probe = site.probe(worker)
+        until(lambda: probe.ready and probe.part("consumer")["bars.assigned"] == "4", 60, "it is ready")
+        control(site, "pause", "bars", "--partition", "1")
+        control(site, "pause", "bars", "--partition", "2")
+        until(lambda: probe.part("consumer")["bars.paused"] == "1,2", 20, "both are paused")
+        name = f"{site.prefix}control.v1"
+        site.topics.admin.delete_topics([name], operation_timeout=30)[name].result(30)
+        until(lambda: name not in site.topics.admin.list_topics(timeout=10).topics, 20, "it is gone")
+        site.topics("control.v1", 1, cleanup_policy="compact")
+        asked = control(site, "pause", "bars", "--partition", "3", "--wait", "40")
+        assert [answer["result"]["status"] for answer in asked["answers"]] == ["ok"]
+        until(lambda: probe.part("consumer")["bars.paused"] == "3", 20, "that is what holds")
+        assert worker.events("control.anew")
