@@ -1,6 +1,6 @@
 """An endpoint for a process that is no worker, such as a bridge: one component, and what it counts.
 
-async with answering(settings.http, bridge.health, lambda: of_bridge(bridge.counts, bridge.lag_s, *names)):
+async with answering(settings.http, bridge.health, figures):
     await bridge.run()
 """
 

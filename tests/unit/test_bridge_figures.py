@@ -1,4 +1,4 @@
-"""What is counted of bridges and registries, and how a process that is no worker tells it."""
+"""What is counted of bridges, and how a process that is no worker tells it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from schemas.health import HealthComponent, HealthState
 from streams.answering import answering
-from streams.peer_figures import of_bridge, of_schemas
+from streams.bridge_figures import of_bridge
 from support.probing import samples
 
 pytestmark = pytest.mark.covers("metrics")
@@ -21,7 +21,9 @@ async def test_a_bridge_answers_for_itself() -> None:
     counts: Any = SimpleNamespace(heard=10, passed_over=2, refused=1)
     health = HealthComponent("bridge", HealthState.degraded, {"bus": "away"})
     async with (
-        answering("127.0.0.1:0", lambda: health, lambda: of_bridge(counts, 0.25, "s", "v1")) as address,
+        answering(
+            "127.0.0.1:0", lambda: health, lambda: of_bridge(counts, lambda: 0.25, "s", "v1")
+        ) as address,
         aiohttp.ClientSession(f"http://{address}") as session,
     ):
         async with session.get("/readyz") as response:
@@ -42,14 +44,3 @@ async def test_a_bridge_answers_for_itself() -> None:
 async def test_a_bridge_without_an_address_answers_nowhere() -> None:
     async with answering("", lambda: pytest.fail("nobody asks"), lambda: ()) as address:
         assert address == ""
-
-
-def test_a_cache_is_counted_by_schema() -> None:
-    found = [
-        (figure.metric.name, figure.labels, figure.value) for figure in of_schemas({"a": 2}, {"a": 1, "b": 3})
-    ]
-    assert found == [
-        ("schema_cache_hits_total", ("a",), 2),
-        ("schema_cache_misses_total", ("a",), 1),
-        ("schema_cache_misses_total", ("b",), 3),
-    ]
