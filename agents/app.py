@@ -281,6 +281,7 @@ def worker(settings: Settings, read_again: Callable[[], Settings] | None = None)
             first.service(role.app)
             first.cleanup.append(role.app.clean_up)  # also where the first one fails to start
     first.startup.insert(0, made.open)
+    first.startup.append(made.begin)
     first.cleanup.append(made.close)
     if registry is not None:
         made.components.append(registry.health)

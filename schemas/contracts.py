@@ -3,6 +3,7 @@
 from pydantic import BaseModel
 
 from schemas.bar import BarModel
+from schemas.control import AuditModel, ControlModel
 from schemas.dead_letter import DeadLetterModel
 from schemas.feedback import FeedbackModel
 from schemas.rate import RateAdjustmentModel
@@ -14,4 +15,6 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "feedback": FeedbackModel,
     "rate": RateAdjustmentModel,
     "dead-letter": DeadLetterModel,
+    "control": ControlModel,
+    "control-audit": AuditModel,
 }

@@ -78,8 +78,8 @@ class ResultModel(Contract):
 
     model_config = ConfigDict(title="Result")
 
-    status: Literal["ok", "error"]
-    detail: str | None = None
+    status: Literal["ok", "error"] = Field(description="ok, or error: then nothing was changed.")
+    detail: str | None = Field(None, description="What was done, or why not.")
 
 
 class AuditModel(Contract):

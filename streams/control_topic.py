@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import aiokafka
 import structlog
@@ -38,8 +38,11 @@ class ControlTopic:
         """Set once all was read that there was, or there is no such topic."""
         self.begins: int | None = None
         """Where the log ended when it was first read: what came later was asked of this worker, too."""
+        self.on_anew: Callable[[], None] = lambda: None
+        """Called where the topic was deleted and made anew: what was read before counts no more."""
         self._settings = settings
         self._topic = topic
+        self._end = 0
         self._told = ""
 
     async def follow(self) -> AsyncGenerator[aiokafka.ConsumerRecord, None]:
@@ -72,17 +75,28 @@ class ControlTopic:
             end = (await consumer.end_offsets([tp]))[tp]
             if self.begins is None:
                 self.begins = end
+            if end < self._end:
+                self._anew()
+            last = -1
             while True:
                 if await consumer.position(tp) >= end:
                     self.caught_up.set()
                     self._told = ""
                 found = await consumer.getmany(tp, timeout_ms=_POLL_MS)
                 for record in found.get(tp, ()):
+                    if record.offset <= last:
+                        self._anew()
+                    last, self._end = record.offset, max(self._end, record.offset + 1)
                     yield record
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
                     await consumer.stop()
+
+    def _anew(self) -> None:
+        self._end = self.begins = 0
+        log.warning("control.anew", topic=self._topic, consequence="what was paused before is not any more")
+        self.on_anew()
 
     def _tell(self, event: str, error: str) -> None:
         if error != self._told:

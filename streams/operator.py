@@ -60,6 +60,7 @@ class Operator:
         self._reload = reload
         self._orders = Orders()
         self._topic = ControlTopic(settings, self._topics.control)
+        self._topic.on_anew = self._forget
         self._handled = -1
         self._producer: BarrierProducer | None = None
         for name, role in roles.items():
@@ -93,6 +94,10 @@ class Operator:
         finally:
             if self._producer is not None:
                 await self._producer.close(1.0)
+
+    def _forget(self) -> None:
+        self._orders = Orders()
+        self._handled = -1
 
     async def _take(self, offset: int, value: bytes | None) -> None:
         if value is None:

@@ -76,6 +76,9 @@ class Worker:
             endpoint = Endpoint(self.health, self.alive, Scrape(self.figures))
             await endpoint.open(self.settings.http)
             self.endpoint = endpoint
+
+    async def begin(self) -> None:
+        """Watch the broker and obey operators, once it is known that the broker is there."""
         self._tasks = [asyncio.create_task(self._beside(run)) for run in (self.broker.run, self.operator.run)]
 
     async def _beside(self, run: Callable[[], Awaitable[None]]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -119,11 +120,16 @@ def command() -> None:
     metavar="DURATION",
     help="For how long a store's soft or hard is repeated, unless it says otherwise.  [default: 10m]",
 )
+@click.option(
+    "--http", metavar="HOST:PORT", help="Answer /metrics, /healthz and /readyz there.  [default: nowhere]"
+)
 @broker_option
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
-def pulse(config: Path | None, broker: str | None, as_json: bool, log_level: str, **options: Any) -> None:
+def pulse(
+    config: Path | None, broker: str | None, http: str | None, as_json: bool, log_level: str, **options: Any
+) -> None:
     """Let stores that speak on core's event bus (Redis) pause partitions, and tell the bus of Tidegate's stores.
 
     Runs until SIGTERM or Ctrl-C, then says what it did. Redis and Kafka must be there at the start; later, one
@@ -143,7 +149,7 @@ def pulse(config: Path | None, broker: str | None, as_json: bool, log_level: str
     from streams import logs
 
     logs.configure(log_level)
-    settings = load_settings(config, broker=broker)
+    settings = load_settings(config, broker=broker, http=http)
     chosen = pulse_settings.load(**options)
     if not chosen.enabled:
         click.echo("PULSE_ENABLED says no: nothing is bridged", err=True)
@@ -161,28 +167,32 @@ def _need_packages() -> None:
 
 
 async def _run(settings: Settings, chosen: PulseSettings, stop: Stop) -> dict[str, Any]:
+    from streams.answering import answering
+    from streams.bridge_figures import of_bridge
     from streams.ecosystem.pulse import PulseBridge  # loads core, Redis and the Kafka clients
     from streams.ecosystem.redis_bus import RedisBus
 
     bus = RedisBus(chosen)
     bridge = PulseBridge(settings, bus, chosen)
     began = time.monotonic()
-    running = asyncio.create_task(bridge.run())
-    progressed, before = began, asdict(bridge.counts)
-    while not running.done() and not stop.requested:
-        # A plain signal handler has no way to wake the loop.
-        await asyncio.wait([running], timeout=_LOOK_S)
-        if time.monotonic() - progressed > _PROGRESS_S:
-            progressed, counts = time.monotonic(), asdict(bridge.counts)
-            if counts != before:
-                _log_progress(bridge)
-                before = counts
-    bridge.stop()
-    try:
-        async with asyncio.timeout(_FINISH_S):
-            await running
-    except TimeoutError:
-        pass  # it was cancelled: what is not acknowledged comes again
+    figures = partial(of_bridge, bridge.counts, lambda: bridge.lag_s, chosen.stream, chosen.track)
+    async with answering(settings.http, bridge.health, figures):
+        running = asyncio.create_task(bridge.run())
+        progressed, before = began, asdict(bridge.counts)
+        while not running.done() and not stop.requested:
+            # A plain signal handler has no way to wake the loop.
+            await asyncio.wait([running], timeout=_LOOK_S)
+            if time.monotonic() - progressed > _PROGRESS_S:
+                progressed, counts = time.monotonic(), asdict(bridge.counts)
+                if counts != before:
+                    _log_progress(bridge)
+                    before = counts
+        bridge.stop()
+        try:
+            async with asyncio.timeout(_FINISH_S):
+                await running
+        except TimeoutError:
+            pass  # it was cancelled: what is not acknowledged comes again
     return {"bus": bus.name, **asdict(bridge.counts), "seconds": round(time.monotonic() - began, 1)}
 
 

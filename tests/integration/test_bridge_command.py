@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from support import tiers
 from support.cli import assert_one_clear_line, tidegate
 from support.inprocess import Cli, Done, in_process
 from support.kafka import TestTopics
+from support.probing import Probe
 from support.pulse import Ends
 from support.redis_server import running_redis
 from support.scene import ALL, Scene, held
@@ -251,3 +253,27 @@ def test_a_wrong_password_is_one_line_without_the_password(
         for done in told:
             assert_told(done, server.address, "is the password in REDIS_URL right?")
             assert "wr0ng" not in done.err
+
+
+@pytest.mark.end_to_end
+@pytest.mark.covers("metrics")
+@pytest.mark.covers("HealthStatus")
+async def test_a_bridge_answers_how_it_is_and_what_it_has_read(ends: Ends, tmp_path: Path) -> None:
+    config = tmp_path / "tidegate.toml"
+    config.write_text(f'broker = "{ends.bootstrap}"\ntopic_prefix = "{ends.prefix}"\n')
+    stream = f"{ends.namespace}.telemetry.feedback"
+    with Worker(
+        tmp_path,
+        "bridge",
+        config,
+        *("--http", "127.0.0.1:0", "--stream", stream, "--redis-url", ends.redis_url),
+        command=("bridge", "pulse"),
+    ) as running:
+        probe = await asyncio.to_thread(Probe, running)
+        await eventually(lambda: probe.ready and probe.part("bridge")["state"] == "healthy", 30, "it runs")
+        await ends.say("hard")
+        success = "pulse_consume_total", stream, "v1", "success"
+        await eventually(lambda: probe.metrics()[success] == 1, 30, "it is counted")
+        assert probe.metrics()["pulse_consume_total", stream, "v1", "error"] == 0
+        assert 0 <= probe.metrics()["pulse_lag_ms", stream] < 60_000
+        assert running.stop() == 0

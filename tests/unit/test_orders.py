@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.control import Action, Control, control_key, decode_audit, decode_control, encode_control
+from schemas.control import (
+    Action,
+    AuditModel,
+    Control,
+    ControlModel,
+    control_key,
+    decode_audit,
+    decode_control,
+    encode_audit,
+    encode_control,
+)
 from schemas.errors import BadRecord
 from streams.orders import Orders
 
@@ -100,16 +112,47 @@ def test_a_reload_takes_no_pauses_place_in_a_compacted_log() -> None:
     )
 
 
+ANSWER = {
+    "id": "1",
+    "action": "pause",
+    "actor": "me@here",
+    "role": "operator",
+    "target": "bars",
+    "partition": 2,
+    "worker": HERE,
+    "result": {"status": "ok", "detail": "done"},
+    "ts": 5.0,
+}
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"action": "stop"}, {"role": "all"}, {"partition": -1}, {"actor": ""}, {"worker": ""}, {"id": None}],
+    [{"action": "stop"}, {"role": "all"}, {"partition": -1}, {"actor": ""}, {"worker": ""}, {"id": None}, {}],
 )
-def test_an_action_that_is_none_is_a_bad_record(change: dict[str, Any]) -> None:
-    import json
+def test_an_action_is_read_by_both_models_or_by_none(change: dict[str, Any]) -> None:
+    value = json.dumps({**json.loads(encode_control(asked("pause", partition=1))), **change}).encode()
+    if not change:
+        assert msgspec.to_builtins(decode_control(value)) == ControlModel.from_json(value).model_dump(
+            mode="json"
+        )
+        return
+    for read in (decode_control, ControlModel.from_json):
+        with pytest.raises(BadRecord):
+            read(value)
 
-    value = {**json.loads(encode_control(asked("pause"))), **change}
-    with pytest.raises(BadRecord):
-        decode_control(json.dumps(value).encode())
+
+@pytest.mark.parametrize(
+    "change", [{"result": {"status": "maybe"}}, {"target": "all"}, {"worker": None}, {"result": None}, {}]
+)
+def test_an_answer_is_read_by_both_models_or_by_none(change: dict[str, Any]) -> None:
+    value = json.dumps({**ANSWER, **change}).encode()
+    if not change:
+        assert msgspec.to_builtins(decode_audit(value)) == AuditModel.from_json(value).model_dump(mode="json")
+        assert encode_audit(decode_audit(value)) == value.replace(b": ", b":").replace(b", ", b",")
+        return
+    for read in (decode_audit, AuditModel.from_json):
+        with pytest.raises(BadRecord):
+            read(value)
 
 
 def test_garbage_is_a_bad_record() -> None:

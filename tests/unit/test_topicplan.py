@@ -97,10 +97,14 @@ def test_the_plan_that_comes_with_tidegate_names_all_of_its_topics_with_equal_co
     topics = Topics("md.")
     own = {topics.bars, topics.dead_letters, topics.state, topics.feedback, topics.rate}
 
-    assert {topic.name for topic in plan} == own | {"md.ticks.v1"}
-    assert len({topic.partitions for topic in plan}) == 1
+    operators = {topics.control, topics.audit}
+    assert {topic.name for topic in plan} == own | operators | {"md.ticks.v1"}
+    assert len({topic.partitions for topic in plan if topic.name not in operators}) == 1
+    assert {topic.partitions for topic in plan if topic.name in operators} == {1}
     policies = {topic.name: topic.config["cleanup.policy"] for topic in plan}
-    assert {name for name, policy in policies.items() if policy == "compact"} == {topics.bars, topics.state}
+    assert {name for name, policy in policies.items() if policy == "compact"} == {
+        *(topics.bars, topics.state, topics.control)
+    }
 
 
 def test_nothing_changes_where_all_is_as_planned_whatever_else_the_broker_has() -> None:

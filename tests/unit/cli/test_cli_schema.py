@@ -9,7 +9,8 @@ from support.inprocess import Cli
 
 
 def test_without_a_name_the_names_are_listed(cli: Cli) -> None:
-    assert cli("schema").out.split() == ["tick", "bar", "feedback", "rate", "dead-letter"]
+    names = ["tick", "bar", "feedback", "rate", "dead-letter", "control", "control-audit"]
+    assert cli("schema").out.split() == names
 
 
 @pytest.mark.parametrize("name", list(SCHEMAS))

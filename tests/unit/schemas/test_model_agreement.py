@@ -11,6 +11,7 @@ from json_texts import ANY_JSON, ODD, integers, messages, quoted
 
 from schemas.bar import decode_bar
 from schemas.contracts import SCHEMAS
+from schemas.control import decode_audit, decode_control
 from schemas.dead_letter import Reason, decode_dead_letter
 from schemas.errors import BadRecord
 from schemas.feedback import Level, decode_feedback
@@ -89,6 +90,8 @@ BAR: Agreement = (decode_bar, SCHEMAS["bar"])
 FEEDBACK: Agreement = (decode_feedback, SCHEMAS["feedback"])
 RATE: Agreement = (decode_rate, SCHEMAS["rate"])
 LETTER: Agreement = (decode_dead_letter, SCHEMAS["dead-letter"])
+CONTROL: Agreement = (decode_control, SCHEMAS["control"])
+AUDIT: Agreement = (decode_audit, SCHEMAS["control-audit"])
 
 
 def assert_agree(agreement: Agreement, value: bytes) -> None:
@@ -125,7 +128,9 @@ def test_dead_letter_and_model_agree(value: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "agreement", [BAR, FEEDBACK, RATE, LETTER], ids=["bar", "feedback", "rate", "letter"]
+    "agreement",
+    [BAR, FEEDBACK, RATE, LETTER, CONTROL, AUDIT],
+    ids=["bar", "feedback", "rate", "letter", "control", "audit"],
 )
 @given(ANY_JSON | ODD)
 def test_struct_and_model_agree_on_any_json(agreement: Agreement, text: str) -> None:
@@ -133,7 +138,9 @@ def test_struct_and_model_agree_on_any_json(agreement: Agreement, text: str) -> 
 
 
 @pytest.mark.parametrize(
-    "agreement", [BAR, FEEDBACK, RATE, LETTER], ids=["bar", "feedback", "rate", "letter"]
+    "agreement",
+    [BAR, FEEDBACK, RATE, LETTER, CONTROL, AUDIT],
+    ids=["bar", "feedback", "rate", "letter", "control", "audit"],
 )
 @pytest.mark.parametrize("value", [None, b"", b"\xff", b"{", b"[" * 100_000, b'{"topic":"\xff"}'])
 def test_what_is_no_json_is_a_bad_record(agreement: Agreement, value: bytes | None) -> None:
