@@ -8,7 +8,6 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from schemas.trade import Trades
 from streams.bars.memory import Memory
 from streams.bars.replays import replays_from_ns
 from streams.bars.seen import Seen
@@ -145,18 +144,26 @@ class Book:
             if ts_ns - grace_ns > self.horizon_ns:
                 self.horizon_ns = ts_ns - grace_ns
 
-    def revised(self, trades: Trades, i: int, offset: int, horizon_ns: int) -> list[Window]:
-        """Let row i, a late trade, count in all its windows; gives those that were closed, or unknown.
+    def revise(
+        self,
+        ts_ns: int,
+        price: int,
+        size: int,
+        trade_id: str | int | None,
+        side: int,
+        count: int,
+        offset: int,
+    ) -> list[Window]:
+        """Let a late trade count in all its windows; gives those that were closed, or unknown.
 
-        `horizon_ns` is what the horizon was when it came: what has ended since is open to it.
+        A coarse window gets it from the finer one that feeds it, where that has yet to be closed.
         """
         closed = []
-        ts_ns = trades.ts_ns[i]
         for series in self.series:
             start_ns = ts_ns - ts_ns % series.interval_ns
             end_ns = start_ns + series.interval_ns
             window = series.windows.get(start_ns)
-            if end_ns > horizon_ns:
+            if end_ns > self.horizon_ns:
                 window = window or self.window(series, ts_ns)
             else:
                 window = window or self.closed.entries.get((series.name, start_ns))
@@ -167,7 +174,7 @@ class Book:
                 closed.append(window)
             feeder = series.feeder
             if feeder is None or ts_ns - ts_ns % feeder.interval_ns not in feeder.windows:
-                window.fold(trades, (i,), offset, offset)
+                window.add(ts_ns, price, size, trade_id, side, count, offset)
         return closed
 
     def whole(self, series: Series, window: Window) -> Window:

@@ -24,35 +24,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, KeysView, Mapping, Sequence
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from schemas.bar import Bar
 from schemas.codecs.base import Codec
 from schemas.dead_letter import DeadLetter
 from schemas.errors import BadTick
 from schemas.replay import Replay
-from schemas.trade import instrument
+from schemas.trade import Names, instrument
 from streams.bars.book import Book
 from streams.bars.idle import IdleClock
 from streams.bars.intake import Intake
 from streams.bars.refusals import future, late_tick, refusal
 from streams.bars.replays import has_counted
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
-from streams.bars.ticks import Place, SummedTicks, Ticks
+from streams.bars.ticks import Place, Tick, Ticks
 from streams.bars.types import BarSpec, Counts, Late, Output, Record, feeders
 from streams.bars.window import Window
 
-#: The row of a late tick that counts, and the horizon when it came.
-_Late = tuple[int, int]
+if TYPE_CHECKING:
+    from streams.bars.sheet import Sheet, SheetTicks
 
 
 class _Batch:
     """A batch of records on its way through the engine."""
 
-    def __init__(self, intake: Intake, now_ns: int) -> None:
+    def __init__(self, intake: Intake, now_ns: int, max_future_ns: int) -> None:
         self.intake = intake
         self.now_ns = now_ns
-        self.earliest_ns = intake.earliest_ns
+        self.latest_ns = -1 if intake.earliest_ns is None else intake.earliest_ns + max_future_ns
+        """Up to here no record's own timestamp says that a tick is dated ahead."""
         self.counts = Counts(ignored=intake.ignored, skipped=intake.skipped)
+        self.touched: dict[Book, None] = {}
+        """The instruments that got ticks."""
         self.due: dict[Window, Book] = {}
         """What has closed, or was revised after it had."""
         self.refused: list[tuple[Place, Record, DeadLetter]] = []
@@ -76,6 +80,8 @@ class BarEngine:
         self._codec = codec
         self._intervals_ns = [t.interval_ns for t, feeder in feeders(spec.bar_types) if feeder is None]
         self._books: dict[str, Book] = {}
+        self._by_names: dict[Names, Book] = {}
+        """The same, by venue and symbol as ticks give them."""
         self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
         self._changed: dict[str, Book] = {}
         self._garbage: list[str] = []
@@ -99,9 +105,11 @@ class BarEngine:
             records = [record for record in records if record.offset > self.position]
             intake = None
         intake = intake or self.read(records)
-        batch = _Batch(intake, now_ns)
-        for ticks in intake:
-            self._apply(batch, ticks)
+        batch = _Batch(intake, now_ns, self.spec.max_future_ns)
+        if intake.sheet is not None:
+            self._take_sheet(batch, intake.sheet)
+        self._take(batch, intake.ticks)
+        self._settle(batch)
         for number, bad, replay in intake.malformed:
             batch.counts.ticks += 1
             self._refuse(batch, Place(number, 0), bad, replay)
@@ -163,67 +171,43 @@ class BarEngine:
             self._books[book.name] = book
             self._idle.set(book, 0)
 
-    def _book(self, ticks: Ticks) -> Book:
-        name = instrument(ticks.venue, ticks.symbol)
+    def _book(self, names: Names) -> Book:
+        name = instrument(*names)
         book = self._books.get(name)
         if book is None:
-            self._books[name] = book = Book(name, ticks.symbol, ticks.venue, self.spec.bar_types)
+            venue, symbol = names
+            self._books[name] = book = Book(name, symbol, venue, self.spec.bar_types)
+        self._by_names[names] = book
         return book
 
-    def _apply(self, batch: _Batch, ticks: Ticks) -> None:
-        """Take the ticks of one instrument."""
-        records = batch.intake.records
-        book = self._book(ticks)
-        if records[ticks.numbers[ticks.rows[0]]].offset <= book.offset:
-            places = [(row, ticks.place(row)) for row in ticks.rows]
-            applied = book.offset, book.index
-            new = [row for row, at in places if (records[at.record].offset, at.trade) > applied]
-            batch.counts.skipped += len(places) - len(new)
-            if not new:
-                return
-            ticks = ticks.only(new)
-        last = ticks.place(ticks.rows[-1])
-        book.offset = records[last.record].offset
-        book.index = last.trade
-        book.active_ns = batch.now_ns
-        self._changed[book.name] = book
-        self._idle.set(book, batch.now_ns)
-        batch.counts.ticks += len(ticks)
+    def _take_sheet(self, batch: _Batch, sheet: Sheet) -> None:
+        """Take a batch that is folded: the windows of an instrument where all of its ticks count, and in time."""
+        records, counts = batch.intake.records, batch.counts
+        for ticks in sheet:
+            book = self._by_names.get(ticks.names) or self._book(ticks.names)
+            new = records[ticks.numbers[0]].offset > book.offset
+            if new and self._all_count(batch, book, ticks):
+                book.offset = records[ticks.numbers[-1]].offset
+                book.index = 0
+                counts.ticks += len(ticks)
+                counts.accepted += len(ticks)
+                ticks.fold(book)
+                batch.touched[book] = None
+            else:
+                self._take(batch, ticks.ticks())
 
-        late: list[_Late] = []
-        if isinstance(ticks, SummedTicks) and self._all_count(batch, book, ticks):
-            batch.counts.accepted += len(ticks)
-            ticks.fold(book, records)
-        else:
-            in_time, late = self._judge(batch, book, ticks)
-            batch.counts.accepted += len(in_time) + len(late)
-            if in_time:
-                ticks.only(in_time).fold(book, records)
-        for row, horizon_ns in late:
-            for window in book.revised(ticks.trades, row, records[ticks.numbers[row]].offset, horizon_ns):
-                batch.due[window] = book
-                book.retain(window)
-        if book.horizon_ns >= book.next_end_ns:
-            for window in book.close():
-                if not window.is_published(window.trade_count):
-                    batch.due[window] = book
-                if self.spec.late is not Late.DROP:
-                    book.retain(window)
-        # Only now: what is forgotten is too late for the last tick, not for all of them.
-        book.forget(self.spec)
-
-    def _all_count(self, batch: _Batch, book: Book, ticks: SummedTicks) -> bool:
-        """Whether all of these ticks count, and in time: what is asked one by one in `_judge`, asked of all.
+    def _all_count(self, batch: _Batch, book: Book, ticks: SheetTicks) -> bool:
+        """Whether all of these ticks count, and in time: what `_take` asks one by one, asked of all.
 
         If so, the watermark and the memory of trade ids are those after the last of them.
         """
-        summary, received_ns, grace_ns = ticks.summary, batch.earliest_ns, self.spec.grace_ns
-        if received_ns is None or batch.intake.replays:
-            return False
-        if summary.received_ns is not None:
-            received_ns = min(received_ns, summary.received_ns)
+        summary, grace_ns = ticks.summary, self.spec.grace_ns
         if (
-            summary.newest_ns > received_ns + self.spec.max_future_ns
+            summary.newest_ns > batch.latest_ns
+            or (
+                summary.received_ns is not None
+                and summary.newest_ns > summary.received_ns + self.spec.max_future_ns
+            )
             or summary.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
             or summary.lag_ns > grace_ns
             or (self.spec.dedupe_ns is not None and not ticks.enter(book.seen, book.watermark_ns))
@@ -232,61 +216,134 @@ class BarEngine:
         book.advance(summary.newest_ns, grace_ns)
         return True
 
-    def _judge(self, batch: _Batch, book: Book, ticks: Ticks) -> tuple[list[int], list[_Late]]:
-        """Ask the questions 2 to 5 of each tick in turn; gives the rows that count, in time and late."""
-        intake, counts, spec = batch.intake, batch.counts, self.spec
-        trades = ticks.trades
-        seen, dedupe_ns = book.seen, spec.dedupe_ns
-        in_time: list[int] = []
-        late: list[_Late] = []
-        numbers, records, replays = ticks.numbers, intake.records, intake.replays
-        for row in ticks.rows:
-            ts_ns, trade_id, received_ns = trades.ts_ns[row], trades.trade_id[row], trades.recv_ns[row]
-            replay = replays.get(numbers[row])
-            stamp_ms = records[numbers[row]].timestamp
-            stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
-            if received_ns is None or (
-                stamp_ns is not None and (stamp_ns < received_ns or replay is not None)
+    def _take(self, batch: _Batch, ticks: Ticks) -> None:
+        """Ask the questions of each tick in turn, and let it count where they say so.
+
+        What is here in full is for the many; a tick that may be late or dated ahead, or is replayed, is asked
+        once more, in `_is_in_time`.
+        """
+        counts, touched, records, replays = (
+            batch.counts,
+            batch.touched,
+            batch.intake.records,
+            batch.intake.replays,
+        )
+        latest_ns, max_future_ns = batch.latest_ns, self.spec.max_future_ns
+        grace_ns, dedupe_ns = self.spec.grace_ns, self.spec.dedupe_ns
+        find, book_of = self._by_names.get, self._book
+        asked = accepted = skipped = duplicates = 0
+        for tick in ticks:
+            number, index, names, ts_ns, price, size, trade_id, side, count, received_ns = tick
+            book = find(names) or book_of(names)
+            offset = records[number].offset
+            if offset <= book.offset and (offset, index) <= (book.offset, book.index):
+                skipped += 1
+                continue
+            asked += 1
+            book.offset = offset
+            book.index = index
+            touched[book] = None
+            watermark_ns = book.watermark_ns
+            if (
+                ts_ns < book.horizon_ns
+                or ts_ns > latest_ns
+                or (received_ns is not None and ts_ns > received_ns + max_future_ns)
+                or (replays and number in replays)
             ):
-                received_ns = stamp_ns
-            if received_ns is None or ts_ns > received_ns + spec.max_future_ns:
-                bad_date = future(ts_ns, received_ns, spec.max_future_ns)
-                self._refuse(batch, ticks.place(row), bad_date, replay)
-                continue
-
-            identity = None if replay is None else replay.identity(ticks.place(row).trade)
-            if identity is not None and has_counted(book, identity, spec):
-                counts.duplicates += 1
-                continue
-            if dedupe_ns is None:
-                trade_id = None
-            if trade_id is not None:
-                seen_ns = seen.get(trade_id)
-                if seen_ns is not None and seen_ns >= book.watermark_ns - (dedupe_ns or 0):
-                    counts.duplicates += 1
+                if not self._is_in_time(batch, book, tick):
                     continue
+            elif (
+                trade_id is not None
+                and dedupe_ns is not None
+                and not book.seen.enter(
+                    trade_id,
+                    ts_ns if ts_ns > watermark_ns else watermark_ns,  # noqa: FURB136 `max` costs four times as much
+                    watermark_ns - dedupe_ns,
+                )
+            ):
+                duplicates += 1
+                continue
+            accepted += 1
+            if ts_ns > watermark_ns:
+                book.watermark_ns = ts_ns
+                if ts_ns - grace_ns > book.horizon_ns:
+                    book.horizon_ns = ts_ns - grace_ns
+            for series in book.roots:
+                window = series.windows.get(ts_ns - ts_ns % series.interval_ns)
+                if window is None:
+                    window = book.window(series, ts_ns)
+                window.add(ts_ns, price, size, trade_id, side, count, offset)
+        counts.ticks += asked
+        counts.accepted += accepted
+        counts.skipped += skipped
+        counts.duplicates += duplicates
 
-            if ts_ns < book.horizon_ns:
-                counts.late += 1
-                floor_ns = book.earliest_ns(spec)
-                if spec.late is not Late.REVISE and replay is None:
-                    if spec.late is Late.DROP:
-                        counts.dropped += 1
-                        continue
-                    floor_ns = book.horizon_ns
-                if ts_ns < floor_ns:
-                    too_late = late_tick(ts_ns, book.watermark_ns, floor_ns)
-                    self._refuse(batch, ticks.place(row), too_late, replay)
-                    continue
-                late.append((row, book.horizon_ns))
-            else:
-                in_time.append(row)
-                book.advance(ts_ns, spec.grace_ns)
-            if trade_id is not None:
-                seen.put(trade_id, book.watermark_ns)
-            if identity is not None:
-                seen.put(identity, book.watermark_ns)
-        return in_time, late
+    def _is_in_time(self, batch: _Batch, book: Book, tick: Tick) -> bool:
+        """Ask the questions 2 to 5 of a tick that may be unusual; whether it counts, and in time.
+
+        If it does, it is remembered, and the rest is for the caller; all else is seen to.
+        """
+        number, index, _, ts_ns, price, size, trade_id, side, count, received_ns = tick
+        spec, counts, seen = self.spec, batch.counts, book.seen
+        place, record = Place(number, index), batch.intake.records[number]
+        replay = batch.intake.replays.get(number)
+        stamp_ms = record.timestamp
+        stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
+        if received_ns is None or (stamp_ns is not None and (stamp_ns < received_ns or replay is not None)):
+            received_ns = stamp_ns
+        if received_ns is None or ts_ns > received_ns + spec.max_future_ns:
+            self._refuse(batch, place, future(ts_ns, received_ns, spec.max_future_ns), replay)
+            return False
+
+        identity = None if replay is None else replay.identity(index)
+        if identity is not None and has_counted(book, identity, spec):
+            counts.duplicates += 1
+            return False
+        known = None if trade_id is None or spec.dedupe_ns is None else seen.get(trade_id)
+        if known is not None and known >= book.watermark_ns - (spec.dedupe_ns or 0):
+            counts.duplicates += 1
+            return False
+
+        late = ts_ns < book.horizon_ns
+        if late:
+            counts.late += 1
+            floor_ns = book.earliest_ns(spec)
+            if spec.late is not Late.REVISE and replay is None:
+                if spec.late is Late.DROP:
+                    counts.dropped += 1
+                    return False
+                floor_ns = book.horizon_ns
+            if ts_ns < floor_ns:
+                self._refuse(batch, place, late_tick(ts_ns, book.watermark_ns, floor_ns), replay)
+                return False
+        mark_ns = max(book.watermark_ns, ts_ns)
+        if trade_id is not None and spec.dedupe_ns is not None:
+            seen.put(trade_id, mark_ns)
+        if identity is not None:
+            seen.put(identity, mark_ns)
+        if late:
+            counts.accepted += 1
+            for window in book.revise(ts_ns, price, size, trade_id, side, count, record.offset):
+                batch.due[window] = book
+                book.retain(window)
+        return not late
+
+    def _settle(self, batch: _Batch) -> None:
+        """See to the instruments that got ticks: what has ended closes, and what is of no use is forgotten."""
+        now_ns, due, retaining = batch.now_ns, batch.due, self.spec.late is not Late.DROP
+        for book in batch.touched:
+            book.active_ns = now_ns
+            self._changed[book.name] = book
+            if not book.alarmed:
+                self._idle.set(book, now_ns)
+            if book.horizon_ns >= book.next_end_ns:
+                for window in book.close():
+                    if not window.is_published(window.trade_count):
+                        due[window] = book
+                    if retaining:
+                        book.retain(window)
+            # Only now: what is forgotten is too late for the last tick, not for all of them.
+            book.forget(self.spec)
 
     def _publish(self, due: Iterable[tuple[Book, Window, Window]], *, final: bool) -> list[Bar]:
         """Make bars of windows, each with what it holds as a whole."""

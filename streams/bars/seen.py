@@ -54,6 +54,21 @@ class Seen:
         else:
             self._others.put(key, mark_ns)
 
+    def enter(self, key: str | int, mark_ns: int, since_ns: int) -> bool:
+        """Insert it, unless it counted when the watermark was at least `since_ns`; if it did, false."""
+        ids = self._ids
+        others = self._others.entries
+        # Nearly all ascend; the watermark does not descend.
+        if key.__class__ is int and (ids[-1] if ids else -1) < key <= _MOST and key not in others:
+            ids.append(key)
+            self._marks_ns.append(mark_ns)
+            return True
+        seen_ns = self.get(key)
+        if seen_ns is not None and seen_ns >= since_ns:
+            return False
+        self.put(key, mark_ns)
+        return True
+
     def extend(self, ids: Sequence[str | int], marks_ns: Sequence[int]) -> bool:
         """Insert ids in the order in which they came, if none is known and none comes twice; if not, nothing."""
         entries = dict(zip(ids, marks_ns, strict=True))
