@@ -33,6 +33,8 @@ _NUMBERS = frozenset({"ts_ns", "price", "size", "trade_id", "recv_ns", "count"})
 _SIDES = {b"buy": 1, b"sell": -1}
 _SPACE = b" " * PAD
 _POINT = ord(".")
+_AT_LEAST = {"ts_ns": 16, "recv_ns": 16}
+"""Digits of a good one, and a few less: what has no more is none, whatever follows it."""
 _POWERS = 10 ** np.arange(DIGITS + 1)
 _MOST_WHOLE = (2**63 - 1) // 10**DIGITS
 
@@ -133,8 +135,9 @@ class Layout:
         found: dict[str, Cells] = {}
         for number, constant in enumerate(self._constants):
             if number:
-                width = text.find(at, constant[0], end - at)
-                found[self._fields[number - 1]] = Cells(text, at, width, quoted=constant[:1] == b'"')
+                field = self._fields[number - 1]
+                width = text.find(at, constant[0], end - at, _AT_LEAST.get(field, 0))
+                found[field] = Cells(text, at, width, quoted=constant[:1] == b'"')
                 at = at + width
             if bool((end - at < len(constant)).any()):
                 raise NotSo

@@ -42,8 +42,13 @@ class Text:
         """The lowest of the bytes."""
         return int(self._bytes.min())
 
-    def find(self, start: Ints, byte: int, limit: Ints) -> Ints:
-        """How far the next such byte is from each start; the limit where there is none before it."""
+    def find(self, start: Ints, byte: int, limit: Ints, skip: int = 0) -> Ints:
+        """How far the next such byte is from each start; the limit where there is none before it.
+
+        The first `skip` bytes are not looked at: whoever knows that it cannot be there saves time.
+        """
+        if skip:
+            return self.find(np.minimum(start + skip, start + limit), byte, np.maximum(limit - skip, 0)) + skip
         found = _first(self._words[start], byte)
         far = 8
         while True:
@@ -73,15 +78,17 @@ class Text:
 
     def digits(self, end: Ints, width: Ints) -> Ints:
         """What these digits say, of which there may be none and any number of zeros in front."""
-        most = int(width.max())
+        least, most = int(width.min()), int(width.max())
         if most > _MAX_DIGITS:
             raise ValueError
         total = np.zeros(len(end), np.uint64)
         wrong = np.zeros(len(end), np.uint64)
         for at in range(0, most, 8):
-            # Of the last eight bytes those before the first digit are cleared; they are the lower ones.
-            before = (64 - 8 * np.clip(width - at, 0, 8)).astype(np.uint64)
-            words = ((self._words[end - (at + 8)] ^ np.uint64(_DIGIT * _ONES)) >> before) << before
+            words = self._words[end - (at + 8)] ^ np.uint64(_DIGIT * _ONES)
+            if at + 8 > least:
+                # Of the last eight bytes those before the first digit are cleared; they are the lower ones.
+                before = (64 - 8 * np.clip(width - at, 0, 8)).astype(np.uint64)
+                words = (words >> before) << before
             wrong |= (words | (words + np.uint64(6 * _ONES))) & np.uint64(0xF0 * _ONES)
             words = (words * np.uint64(10) + (words >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
             words = (words * np.uint64(100) + (words >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
@@ -94,6 +101,8 @@ class Text:
     def codes(self, start: Ints, width: Ints) -> tuple[Ints, Ints]:
         """Which texts are equal: a number for each, from 0 on, and where one text of each number is."""
         words = [self._word(start, width, at) for at in range(0, max(1, int(width.max())), 8)]
+        if all(bool((word == word[0]).all()) for word in words):
+            return np.zeros(len(start), np.int64), np.zeros(1, np.int64)
         key = words[0]
         for more in words[1:]:
             key = (key ^ (key >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + more

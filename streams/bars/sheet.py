@@ -47,8 +47,11 @@ class Sheet:
             or any(float(column.sum(dtype=np.float64)) > _FITS for column in sums)
         ):
             raise OverflowError
-        self._arrived = np.argsort(columns.code, kind="stable")
-        self._ordered = np.argsort(columns.code * span_ns + (columns.ts_ns - first_ns), kind="stable")
+        # Numpy sorts short integers many times as fast; and what is nearly in order, too.
+        short = columns.code.astype(np.uint16) if len(columns.instruments) <= 1 << 16 else columns.code
+        self._arrived = np.argsort(short, kind="stable")
+        instants = (columns.code * span_ns + (columns.ts_ns - first_ns))[self._arrived]
+        self._ordered = self._arrived[np.argsort(instants, kind="stable")]
         self._ticks = self._by_instrument(first_ns, span_ns)
         self._windows = {interval_ns: self._fold(interval_ns, records) for interval_ns in intervals_ns}
 
