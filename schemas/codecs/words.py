@@ -26,10 +26,15 @@ _FARTHEST: Final = 1024
 PAD: Final = 24
 
 
+class Unfit(ValueError):
+    """One of the texts is not what it must be."""
+
+
 class Text:
     """Bytes, of which places are given by arrays: where something begins, and how many bytes it is long.
 
-    There are `PAD` bytes at either end that no place may begin in. What does not fit makes a ValueError.
+    There are `PAD` bytes at either end that no place may begin in. What asks for a form raises `Unfit` where one
+    of the places has another.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -48,7 +53,9 @@ class Text:
         The first `skip` bytes are not looked at: whoever knows that it cannot be there saves time.
         """
         if skip:
-            return self.find(np.minimum(start + skip, start + limit), byte, np.maximum(limit - skip, 0)) + skip
+            return (
+                self.find(np.minimum(start + skip, start + limit), byte, np.maximum(limit - skip, 0)) + skip
+            )
         found = _first(self._words[start], byte)
         far = 8
         while True:
@@ -56,7 +63,7 @@ class Text:
             if not len(beyond):
                 return np.minimum(found, limit)
             if far > _FARTHEST:
-                raise ValueError
+                raise Unfit
             found[beyond] += _first(self._words[start[beyond] + far], byte)
             far += 8
 
@@ -68,19 +75,19 @@ class Text:
             if len(piece) < 8:
                 words = words & np.uint64(256 ** len(piece) - 1)
             if not bool((words == np.uint64(int.from_bytes(piece, "little"))).all()):
-                raise ValueError
+                raise Unfit
 
     def whole(self, start: Ints, width: Ints) -> Ints:
         """Numbers below 2**63, in digits: at least one, and no zero in front of others."""
         if int(width.min()) < 1 or bool(((self._bytes[start] == _DIGIT) & (width > 1)).any()):
-            raise ValueError
+            raise Unfit
         return self.digits(start + width, width)
 
     def digits(self, end: Ints, width: Ints) -> Ints:
         """What these digits say, of which there may be none and any number of zeros in front."""
         least, most = int(width.min()), int(width.max())
         if most > _MAX_DIGITS:
-            raise ValueError
+            raise Unfit
         total = np.zeros(len(end), np.uint64)
         wrong = np.zeros(len(end), np.uint64)
         for at in range(0, most, 8):
@@ -95,7 +102,7 @@ class Text:
             words = (words * np.uint64(10_000) + (words >> np.uint64(32))) & np.uint64(0xFFFFFFFF)
             total += words * np.uint64(10**at)
         if bool(wrong.any()) or int(total.max()) > _MOST:
-            raise ValueError
+            raise Unfit
         return total.view(np.int64)
 
     def codes(self, start: Ints, width: Ints) -> tuple[Ints, Ints]:
@@ -114,13 +121,13 @@ class Text:
         first = order[begins]
         # Two texts with one key are possible where a text is longer than a word.
         if len(words) > 1 and not all(bool((word == word[first][code]).all()) for word in words):
-            raise ValueError
+            raise Unfit
         return code, first
 
     def choose(self, start: Ints, width: Ints, texts: dict[bytes, int]) -> Ints:
         """What these texts of eight bytes at most stand for."""
         if int(width.max()) > 8:
-            raise ValueError
+            raise Unfit
         words = self._word(start, width, 0)
         chosen = np.zeros(len(words), np.int64)
         known = np.zeros(len(words), np.bool_)
@@ -129,7 +136,7 @@ class Text:
             chosen[same] = value
             known |= same
         if not bool(known.all()):
-            raise ValueError
+            raise Unfit
         return chosen
 
     def _word(self, start: Ints, width: Ints, at: int) -> Words:

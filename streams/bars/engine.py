@@ -331,9 +331,10 @@ class BarEngine:
     def _settle(self, batch: _Batch) -> None:
         """See to the instruments that got ticks: what has ended closes, and what is of no use is forgotten."""
         now_ns, due, retaining = batch.now_ns, batch.due, self.spec.late is not Late.DROP
+        changed = self._changed
         for book in batch.touched:
             book.active_ns = now_ns
-            self._changed[book.name] = book
+            changed[book.name] = book
             if not book.alarmed:
                 self._idle.set(book, now_ns)
             if book.horizon_ns >= book.next_end_ns:
@@ -343,7 +344,8 @@ class BarEngine:
                     if retaining:
                         book.retain(window)
             # Only now: what is forgotten is too late for the last tick, not for all of them.
-            book.forget(self.spec)
+            if book.seen.is_full or len(book.closed.entries) > book.closed.room:
+                book.forget(self.spec)
 
     def _publish(self, due: Iterable[tuple[Book, Window, Window]], *, final: bool) -> list[Bar]:
         """Make bars of windows, each with what it holds as a whole."""

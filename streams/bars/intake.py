@@ -24,7 +24,7 @@ _headers = attrgetter("headers")
 MANY: Final = 500
 
 #: Ticks in a window of an instrument, on average of a batch, from which on it pays to fold them in numpy.
-DENSE: Final = 8
+DENSE: Final = 4
 
 
 class Intake:

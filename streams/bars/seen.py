@@ -83,15 +83,26 @@ class Seen:
             self.put(key, mark_ns)
         return True
 
-    def extend_ascending(self, ids: Any, marks_ns: Any) -> bool:
-        """`extend` with numpy's arrays of int64, of which the ids ascend and are not negative.
+    def extend_numbers(self, ids: Any, marks_ns: Any, rising: Any = None) -> bool:
+        """`extend` with numpy's arrays of int64; no id is negative, and no watermark is below those before.
 
-        If it is false, they may still be new.
+        `rising` says which ids are above all before them in the array; without it, all are.
         """
-        if not self._is_next(int(ids[0]), int(marks_ns[0])):
-            return False
-        if self._others.entries and not self._others.entries.keys().isdisjoint(ids.tolist()):
-            return False
+        others, last = self._others.entries, self._ids[-1] if self._ids else -1
+        if last >= ids[0]:
+            above = ids > last
+            rising = above if rising is None else above & rising
+        if rising is not None or others:
+            keys = ids.tolist()
+            if len(set(keys)) < len(keys) or not others.keys().isdisjoint(keys):
+                return False
+        if rising is not None:
+            behind = ~rising
+            keys = ids[behind].tolist()
+            if any(self.get(key) is not None for key in keys):
+                return False
+            others.update(zip(keys, marks_ns[behind].tolist(), strict=True))
+            ids, marks_ns = ids[rising], marks_ns[rising]
         self._ids.frombytes(ids.tobytes())
         self._marks_ns.frombytes(marks_ns.tobytes())
         return True

@@ -90,7 +90,8 @@ class Sheet:
                 self,
                 code,
                 numbers[own],
-                ids[own] if ids is not None and ascending[code] else None,
+                None if ids is None else ids[own],
+                ascending[code],
                 marks[own],
                 Summary(oldest[code], newest[code], lags[code], received[code]),
             )
@@ -148,19 +149,26 @@ class Summary(NamedTuple):
 
 
 class SheetTicks:
-    """The ticks of one instrument of a sheet. `ids` are given where they ascend."""
+    """The ticks of one instrument of a sheet."""
 
-    __slots__ = ("_code", "_ids", "_marks_ns", "_sheet", "names", "numbers", "summary")
+    __slots__ = ("_ascending", "_code", "_ids", "_marks_ns", "_sheet", "names", "numbers", "summary")
 
     def __init__(
-        self, sheet: Sheet, code: int, numbers: list[int], ids: Ints | None, marks_ns: Ints, summary: Summary
+        self,
+        sheet: Sheet,
+        code: int,
+        numbers: list[int],
+        ids: Ints | None,
+        ascending: bool,
+        marks_ns: Ints,
+        summary: Summary,
     ) -> None:
         self._sheet, self._code = sheet, code
         self.names = sheet.columns.instruments[code]
         self.numbers = numbers
         """Of their records, which have no other trade."""
         self.summary = summary
-        self._ids, self._marks_ns = ids, marks_ns
+        self._ids, self._ascending, self._marks_ns = ids, ascending, marks_ns
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -178,9 +186,13 @@ class SheetTicks:
         if columns.trade_id is None:
             return True
         marks_ns = np.maximum(self._marks_ns, watermark_ns)
-        if self._ids is not None and seen.extend_ascending(self._ids, marks_ns):
-            return True
-        return seen.extend(_ids(columns, np.array(self.numbers)), marks_ns.tolist())
+        ids = self._ids
+        if ids is None:
+            return seen.extend(_ids(columns, np.array(self.numbers)), marks_ns.tolist())
+        if self._ascending:
+            return seen.extend_numbers(ids, marks_ns)
+        tops = np.maximum.accumulate(ids)
+        return seen.extend_numbers(ids, marks_ns, np.append(True, ids[1:] > tops[:-1]))
 
     def fold(self, book: Book) -> None:
         """Let all of them count in the finest windows."""
