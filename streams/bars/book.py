@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from schemas.trade import Names, instrument
 from streams.bars.memory import Memory
 from streams.bars.replays import replays_from_ns
 from streams.bars.seen import Seen
@@ -215,3 +216,22 @@ class Book:
         for series in self.series:
             for window in series.windows.values():
                 yield series, window
+
+
+class Books(dict[Names, Book]):
+    """Instruments by venue and symbol, made when they are asked for first. Two spellings of one are one book."""
+
+    def __init__(self, by_name: dict[str, Book], bar_types: Sequence[BarType]) -> None:
+        """`by_name` are those that are known; new ones are entered."""
+        super().__init__()
+        self._by_name = by_name
+        self._bar_types = bar_types
+
+    def __missing__(self, names: Names) -> Book:
+        venue, symbol = names
+        name = instrument(venue, symbol)
+        book = self._by_name.get(name)
+        if book is None:
+            self._by_name[name] = book = Book(name, symbol, venue, self._bar_types)
+        self[names] = book
+        return book
