@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.codecs.words import PAD, Ints, Text
+from schemas.codecs.words import PAD, Ints, Text, Unfit
 from schemas.fixed import SCALE
 from schemas.trade import Names, instrument
 
@@ -120,18 +120,21 @@ class Layout:
     def columns(self, records: Sequence[bytes | None], venue: str) -> Columns:
         """Read records, of which there is one at least. Raises NotSo, and nothing else."""
         try:
-            return self._columns(records, venue)
-        except (TypeError, ValueError):  # a record without a value; what does not fit, or is no text
+            joined = b"".join((_SPACE, *records, _SPACE))  # type: ignore[arg-type]
+        except TypeError:  # a record without a value
+            raise NotSo from None
+        try:
+            return self._columns(Text(joined), list(map(len, records)), venue)  # type: ignore[arg-type]
+        except (Unfit, UnicodeDecodeError):
             raise NotSo from None
 
-    def _columns(self, records: Sequence[bytes | None], venue: str) -> Columns:
-        text = Text(b"".join((_SPACE, *records, _SPACE)))  # type: ignore[arg-type]
+    def _columns(self, text: Text, lengths: list[int], venue: str) -> Columns:
         # JSON has no control characters but those between its pieces, and a backslash stands for something else.
         if text.lowest < ord(" ") or b"\\" in text.data:
             raise NotSo
-        at = np.fromiter(map(len, records), np.int64, len(records))  # type: ignore[arg-type]
-        end = np.cumsum(at) + PAD
-        at = end - at
+        length = np.array(lengths, np.int64)
+        end = PAD + np.cumsum(length)
+        at = end - length
         found: dict[str, Cells] = {}
         for number, constant in enumerate(self._constants):
             if number:
