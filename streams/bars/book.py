@@ -120,7 +120,8 @@ class Book:
         """Enter an open window."""
         series.windows[window.start_ns] = window
         heappush(series.starts, window.start_ns)
-        self.next_end_ns = min(self.next_end_ns, window.end_ns)
+        if window.end_ns < self.next_end_ns:
+            self.next_end_ns = window.end_ns
 
     def close(self) -> list[Window]:
         """Take out the open windows that end at or before the horizon, by bar type and ascending."""

@@ -89,7 +89,10 @@ class Judge:
         """
         summary, grace_ns = ticks.summary, self.spec.grace_ns
         if (
-            summary.newest_ns > batch.latest_ns
+            (
+                summary.newest_ns > batch.latest_ns
+                and not ticks.are_stamped(batch.intake.records, self.spec.max_future_ns)
+            )
             or (
                 summary.received_ns is not None
                 and summary.newest_ns > summary.received_ns + self.spec.max_future_ns
@@ -132,7 +135,9 @@ class Judge:
             watermark_ns = book.watermark_ns
             if (
                 ts_ns < book.horizon_ns
-                or ts_ns > latest_ns
+                or (
+                    ts_ns > latest_ns and ts_ns > (records[number].timestamp or 0) * 1_000_000 + max_future_ns
+                )
                 or (received_ns is not None and ts_ns > received_ns + max_future_ns)
                 or (replays and number in replays)
             ):

@@ -177,6 +177,14 @@ class SheetTicks:
         """One by one."""
         return ticks_of(self._sheet.columns, self.numbers)
 
+    def are_stamped(self, records: Sequence[Record], max_future_ns: int) -> bool:
+        """Whether each is dated at most so far ahead of the timestamp of its record, and that has one."""
+        times = self._sheet.columns.ts_ns[self.numbers].tolist()
+        return all(
+            ts_ns <= (records[number].timestamp or 0) * 1_000_000 + max_future_ns
+            for ts_ns, number in zip(times, self.numbers, strict=True)
+        )
+
     def enter(self, seen: Seen, watermark_ns: int) -> bool:
         """Remember their ids, if all of them are new, or none has one; if not, nothing.
 

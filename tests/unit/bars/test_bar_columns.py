@@ -22,6 +22,7 @@ from schemas.fixed import TURNOVER_SCALE, render
 from schemas.replay import REPLAY_HEADER, Replay, encode_replay
 from streams.bars import intake, memory, seen
 from streams.bars.engine import BarEngine
+from streams.bars.judge import Judge
 from streams.bars.sheet import Sheet
 from streams.bars.types import BarSpec, BarType, Late
 
@@ -423,6 +424,18 @@ def test_a_record_without_a_good_timestamp_costs_the_others_nothing(stamp_ms) ->
     log[5] = replace(log[5], timestamp=stamp_ms)
     a_spec = replace(A_SPEC, max_future_ns=10 * SECOND)
     assert assert_all_the_same(a_spec, log, [30]) == [30]
+
+
+def test_a_batch_of_a_long_time_is_folded_at_once_where_each_tick_has_the_timestamp_of_its_time() -> None:
+    a_spec = spec("1s", "10s", grace_ns=0, max_future_ns=SECOND)
+    log = [replace(record, timestamp=(T0 + i * TENTH) // 10**6) for i, record in enumerate(calm(60))]
+    assert assert_all_the_same(a_spec, log, [60]) == [60]
+    with reading("columns"), mock.patch.object(Judge, "take") as one_by_one:
+        BarEngine(a_spec, TidegateCodec(), "ticks", 3).apply(log, 0)
+    assert [len(ticks) for _, ticks in (call.args for call in one_by_one.call_args_list)] == [0]
+    late = replace(log[40], timestamp=log[20].timestamp)
+    (_, dead, counts, _), _ = outcome("columns", a_spec, [*log[:40], late, *log[41:]], [60])[:2]
+    assert ([letter.offset for _, letter in dead], counts.accepted) == ([40], 59)
 
 
 def test_a_producer_that_writes_otherwise_is_read_as_columns_from_its_second_batch_at_the_latest() -> None:
