@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
+
+#: Venue and symbol of an instrument; the venue is empty where the feed names none.
+Names = tuple[str, str]
 
 
 class Trade(msgspec.Struct, gc=False):
@@ -29,6 +30,7 @@ class Trade(msgspec.Struct, gc=False):
 class Trades(msgspec.Struct):
     """Trades in order of arrival: a list a field of `Trade`, all of one length."""
 
+    names: list[Names]
     ts_ns: list[int]
     price: list[int]
     size: list[int]
@@ -38,17 +40,31 @@ class Trades(msgspec.Struct):
     recv_ns: list[int | None]
 
     @classmethod
-    def of(cls, trades: Sequence[Trade]) -> Trades:
-        """These, less the names of their instruments."""
-        return cls(
-            [trade.ts_ns for trade in trades],
-            [trade.price for trade in trades],
-            [trade.size for trade in trades],
-            [trade.trade_id for trade in trades],
-            [trade.side for trade in trades],
-            [trade.count for trade in trades],
-            [trade.recv_ns for trade in trades],
-        )
+    def none(cls) -> Trades:
+        """To begin with."""
+        return cls([], [], [], [], [], [], [], [])
+
+    def append(self, trade: Trade) -> None:
+        """Add one."""
+        self.names.append((trade.venue, trade.symbol))
+        self.ts_ns.append(trade.ts_ns)
+        self.price.append(trade.price)
+        self.size.append(trade.size)
+        self.trade_id.append(trade.trade_id)
+        self.side.append(trade.side)
+        self.count.append(trade.count)
+        self.recv_ns.append(trade.recv_ns)
+
+    def extend(self, more: Trades) -> None:
+        """Add those that came after these."""
+        self.names += more.names
+        self.ts_ns += more.ts_ns
+        self.price += more.price
+        self.size += more.size
+        self.trade_id += more.trade_id
+        self.side += more.side
+        self.count += more.count
+        self.recv_ns += more.recv_ns
 
 
 def instrument(venue: str, symbol: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -22,13 +22,6 @@ from schemas.trade import Trade, Trades
 
 if TYPE_CHECKING:
     from schemas.codecs.layout import Columns
-
-
-class Row(Protocol):
-    """A trade that is decoded half: enough to know its instrument by."""
-
-    symbol: str
-    venue: str | None
 
 
 class Codec(ABC):
@@ -60,7 +53,7 @@ class Codec(ABC):
         """All records at once, where each is exactly one good trade and the feed can do so; else None."""
         return None
 
-    def decode_run(self, values: Sequence[bytes | None], start: int) -> Sequence[Row]:
+    def decode_run(self, values: Sequence[bytes | None], start: int) -> Sequence[Any]:
         """The records from `start` on, up to the first that is anything but one trade, as `columns` takes them.
 
         A feed that can do many at a time faster than one by one does it here; others give none, and `decode`
@@ -68,12 +61,9 @@ class Codec(ABC):
         """
         return ()
 
-    def columns(self, rows: Sequence[Row]) -> Trades:
-        """Rows of `decode_run`. Raises BadTick if one of them is no good trade: `decode` tells which.
-
-        Here for rows that are trades already; a feed that decodes them half does the rest in its own.
-        """
-        return Trades.of(cast("Sequence[Trade]", rows))
+    def columns(self, rows: Sequence[Any]) -> Trades:
+        """Rows of `decode_run`. Raises BadTick if one of them is no good trade: `decode` tells why."""
+        raise NotImplementedError(f"{type(self).__name__} decodes no runs")
 
     @abstractmethod
     def _trades(self, value: bytes) -> Sequence[Trade]:

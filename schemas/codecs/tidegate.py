@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -24,17 +24,19 @@ from schemas.checks import (
     check_venue,
     make_trade,
 )
-from schemas.codecs.base import Codec, Row, text_of
+from schemas.codecs.base import Codec, text_of
 from schemas.dead_letter import Reason
 from schemas.errors import BadRecord, BadTick
 from schemas.fixed import parse
 from schemas.tick import SIDES, Tick
-from schemas.trade import Trade, Trades
+from schemas.trade import Names, Trade, Trades
 
 if TYPE_CHECKING:
     from schemas.codecs.layout import Columns, Layout
 
 N = TypeVar("N", str, msgspec.Raw)
+
+_REMEMBERED = 1 << 17
 
 
 class _Row(msgspec.Struct, Generic[N], gc=False):
@@ -74,6 +76,21 @@ _numbers = msgspec.json.Decoder(_Row[msgspec.Raw]).decode
 _usual = msgspec.json.Decoder(_Usual).decode
 
 
+class _Checked(dict[tuple[str | None, str], Names]):
+    """Venues and symbols as they are written, and the names that they are: checked once, as they repeat."""
+
+    def __init__(self, venue: str) -> None:
+        super().__init__()
+        self._venue = venue
+
+    def __missing__(self, written: tuple[str | None, str]) -> Names:
+        names = check_venue(self._venue or written[0] or ""), check_symbol(written[1])
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[written] = names
+        return names
+
+
 class TidegateCodec(Codec):
     """Prices as strings take the fast path; JSON numbers are read as the digits they are written in."""
 
@@ -82,6 +99,7 @@ class TidegateCodec(Codec):
     def __init__(self, venue: str = "") -> None:
         super().__init__(venue)
         self._layout: Layout | None = None
+        self._names = _Checked(self.venue)
 
     def read_columns(self, values: Sequence[bytes | None]) -> Columns | None:
         """See `Codec`. The layout is that of the last batch, or else of this one's first record."""
@@ -110,31 +128,28 @@ class TidegateCodec(Codec):
             rows.extend(map(_usual, islice(values, start, None)))  # type: ignore[arg-type]
         return rows
 
-    def columns(self, rows: Sequence[Row]) -> Trades:
+    def columns(self, rows: Sequence[Any]) -> Trades:
         """See `Codec`."""
-        usual = cast("Sequence[_Usual]", rows)
-        for symbol in {row.symbol for row in usual}:
-            check_symbol(symbol)
-        for venue in {row.venue for row in usual if not self.venue}:
-            check_venue(venue or "")
-        ids = [row.trade_id for row in usual]
+        ids = [row.trade_id for row in rows]
         if not "".join([i for i in ids if i.__class__ is str]).isprintable():
             raise BadTick(Reason.malformed, "a trade id cannot be used")
         try:
-            prices = list(map(parse, [row.price for row in usual]))
-            sizes = list(map(parse, [row.size for row in usual]))
+            prices = [parse(row.price) for row in rows]
+            sizes = [parse(row.size) for row in rows]
         except ValueError as error:
             raise BadTick(Reason.not_a_number, str(error)) from None
         if min(sizes) < 0:
             raise BadTick(Reason.negative_size, "a size is negative")
+        known = self._names
         return Trades(
-            [row.ts_ns for row in usual],
+            [known[row.venue, row.symbol] for row in rows],
+            [row.ts_ns for row in rows],
             prices,
             sizes,
             ids,
-            [SIDES[row.side] for row in usual],
-            [row.count or 1 for row in usual],
-            [row.recv_ns for row in usual],
+            [SIDES[row.side] for row in rows],
+            [row.count or 1 for row in rows],
+            [row.recv_ns for row in rows],
         )
 
     def _trades(self, value: bytes) -> tuple[Trade]:

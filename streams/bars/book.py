@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from schemas.trade import Trades
+from schemas.trade import Names, instrument
 from streams.bars.memory import Memory
 from streams.bars.replays import replays_from_ns
 from streams.bars.seen import Seen
@@ -120,7 +120,8 @@ class Book:
         """Enter an open window."""
         series.windows[window.start_ns] = window
         heappush(series.starts, window.start_ns)
-        self.next_end_ns = min(self.next_end_ns, window.end_ns)
+        if window.end_ns < self.next_end_ns:
+            self.next_end_ns = window.end_ns
 
     def close(self) -> list[Window]:
         """Take out the open windows that end at or before the horizon, by bar type and ascending."""
@@ -145,18 +146,26 @@ class Book:
             if ts_ns - grace_ns > self.horizon_ns:
                 self.horizon_ns = ts_ns - grace_ns
 
-    def revised(self, trades: Trades, i: int, offset: int, horizon_ns: int) -> list[Window]:
-        """Let row i, a late trade, count in all its windows; gives those that were closed, or unknown.
+    def revise(
+        self,
+        ts_ns: int,
+        price: int,
+        size: int,
+        trade_id: str | int | None,
+        side: int,
+        count: int,
+        offset: int,
+    ) -> list[Window]:
+        """Let a late trade count in all its windows; gives those that were closed, or unknown.
 
-        `horizon_ns` is what the horizon was when it came: what has ended since is open to it.
+        A coarse window gets it from the finer one that feeds it, where that has yet to be closed.
         """
         closed = []
-        ts_ns = trades.ts_ns[i]
         for series in self.series:
             start_ns = ts_ns - ts_ns % series.interval_ns
             end_ns = start_ns + series.interval_ns
             window = series.windows.get(start_ns)
-            if end_ns > horizon_ns:
+            if end_ns > self.horizon_ns:
                 window = window or self.window(series, ts_ns)
             else:
                 window = window or self.closed.entries.get((series.name, start_ns))
@@ -167,7 +176,7 @@ class Book:
                 closed.append(window)
             feeder = series.feeder
             if feeder is None or ts_ns - ts_ns % feeder.interval_ns not in feeder.windows:
-                window.fold(trades, (i,), offset, offset)
+                window.add(ts_ns, price, size, trade_id, side, count, offset)
         return closed
 
     def whole(self, series: Series, window: Window) -> Window:
@@ -208,3 +217,22 @@ class Book:
         for series in self.series:
             for window in series.windows.values():
                 yield series, window
+
+
+class Books(dict[Names, Book]):
+    """Instruments by venue and symbol, made when they are asked for first. Two spellings of one are one book."""
+
+    def __init__(self, by_name: dict[str, Book], bar_types: Sequence[BarType]) -> None:
+        """`by_name` are those that are known; new ones are entered."""
+        super().__init__()
+        self._by_name = by_name
+        self._bar_types = bar_types
+
+    def __missing__(self, names: Names) -> Book:
+        venue, symbol = names
+        name = instrument(venue, symbol)
+        book = self._by_name.get(name)
+        if book is None:
+            self._by_name[name] = book = Book(name, symbol, venue, self._bar_types)
+        self[names] = book
+        return book

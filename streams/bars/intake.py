@@ -1,19 +1,18 @@
-"""The trades of a batch of records, by instrument."""
+"""The trades of a batch of records, as the engine takes them."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from schemas.codecs.base import Codec, Row
+from schemas.codecs.base import Codec
 from schemas.errors import BadTick
 from schemas.replay import REPLAY_HEADER, Replay
-from schemas.trade import Trade, Trades, instrument
+from schemas.trade import Trades
 from streams.bars.replays import only, replay_of
-from streams.bars.ticks import Ticks
+from streams.bars.ticks import Place, Ticks
 from streams.bars.types import Record
 
 if TYPE_CHECKING:
@@ -24,19 +23,24 @@ _headers = attrgetter("headers")
 #: Records from which on columns pay.
 MANY: Final = 500
 
+#: Ticks in a window of an instrument, on average of a batch, from which on it pays to fold them in numpy.
+DENSE: Final = 4
+
 
 class Intake:
-    """What a batch of records holds. To iterate is to get it by instrument.
+    """What a batch of records holds: its ticks one by one, or folded already in a sheet.
 
-    Where the codec can, a large batch is read as columns (`streams.bars.sheet`), and a smaller one, or one with
-    a record that does not fit, in runs of records of one trade each. What is left to check and to convert of
-    these is done of all at once, or of each instrument where one of them is no good trade.
+    Where the codec can, a large batch is read as columns, and a smaller one, or one with a record that does not
+    fit, in runs of records of one trade each.
     """
 
     def __init__(self, records: Sequence[Record], codec: Codec, intervals_ns: Sequence[int]) -> None:
         self.records = records
+        self.sheet: Sheet | None = None
+        self.ticks = Ticks(Trades.none(), [])
+        """Those that are not in the sheet: all of them, or none."""
         self.malformed: list[tuple[int, BadTick, Replay | None]] = []
-        """The records that cannot be decoded, by number; all are known when the iteration is over."""
+        """The records that cannot be decoded, by number."""
         self.replays: dict[int, Replay] = {}
         """The records that are replays, by number."""
         self.earliest_ns = _earliest_ns(records)
@@ -46,47 +50,23 @@ class Intake:
         self.ignored = 0
         """Records without a trade."""
         self._codec = codec
-        self._rows: list[Row | Trade] = []
-        self._numbers: list[int] = []
-        self._indexes: dict[int, int] = {}
-        """Which trade of its record one is, where it is not the first."""
-        self._sheet = self._read_columns(intervals_ns) if len(records) >= MANY else None
-        if self._sheet is None:
+        if len(records) < MANY or not self._read_columns(intervals_ns):
             self._decode()
 
-    def __iter__(self) -> Iterator[Ticks]:
-        return iter(self._sheet) if self._sheet is not None else self._by_instrument()
-
-    def _by_instrument(self) -> Iterator[Ticks]:
-        numbers, rows = self._numbers, self._rows
-        groups: defaultdict[object, list[int]] = defaultdict(list)
-        if self._codec.venue or len({row.venue for row in rows}) == 1:
-            for at, symbol in enumerate([row.symbol for row in rows]):
-                groups[symbol].append(at)
-        else:
-            for at, row in enumerate(rows):
-                groups[instrument(row.venue or "", row.symbol)].append(at)
-        trades = self._all()
-        for group in groups.values():
-            first = rows[group[0]]
-            names = self._codec.venue or first.venue or "", first.symbol
-            if trades is not None:
-                yield Ticks(*names, trades, group, numbers, self._indexes)
-            elif (own := self._trades(group)) is not None:
-                indexes = {i: self._indexes.get(at, 0) for i, at in enumerate(group)}
-                yield Ticks(*names, own, range(len(group)), [numbers[at] for at in group], indexes)
-
-    def _read_columns(self, intervals_ns: Sequence[int]) -> Sheet | None:
+    def _read_columns(self, intervals_ns: Sequence[int]) -> bool:
         if any(map(_headers, self.records)):  # one of them may be a replay
-            return None
+            return False
         columns = self._codec.read_columns([record.value for record in self.records])
         if columns is None:
-            return None
-        from streams.bars.sheet import Sheet  # numpy, for those who need it
+            return False
+        from streams.bars.sheet import Sheet, ticks_of  # numpy, for those who need it
 
-        with suppress(OverflowError):
-            return Sheet(columns, self.records, intervals_ns)
-        return None
+        if len(columns.code) >= DENSE * columns.windows(min(intervals_ns)):
+            with suppress(OverflowError):
+                self.sheet = Sheet(columns, self.records, intervals_ns)
+                return True
+        self.ticks = ticks_of(columns)
+        return True
 
     def _decode(self) -> None:
         values = [record.value for record in self.records]
@@ -97,12 +77,27 @@ class Intake:
         number = 0
         while number < len(values):
             run = decode_run(values, number)
-            self._rows += run
-            self._numbers += range(number, number + len(run))
+            self._enter(run, number)
             number += len(run)
             if number < len(values):
                 self._decode_one(number)
                 number += 1
+
+    def _enter(self, run: Sequence[Any], number: int) -> None:
+        """Take a run; if one of it is no good trade after all, it is found by halves."""
+        if not run:
+            return
+        try:
+            trades = self._codec.columns(run)
+        except BadTick:
+            half = len(run) // 2
+            if half:
+                self._enter(run[:half], number)
+                self._enter(run[half:], number + half)
+            else:
+                self._decode_one(number)
+        else:
+            self.ticks.extend(trades, range(number, number + len(run)))
 
     def _decode_one(self, number: int) -> None:
         record = self.records[number]
@@ -121,40 +116,7 @@ class Intake:
         if not trades:
             self.ignored += 1
         for index, trade in chosen:
-            if index:
-                self._indexes[len(self._rows)] = index
-            self._rows.append(trade)
-            self._numbers.append(number)
-
-    def _all(self) -> Trades | None:
-        """All rows as trades; None where one of them is none, or they are of two kinds."""
-        kinds = set(map(type, self._rows))
-        if kinds <= {Trade}:
-            return Trades.of(cast("list[Trade]", self._rows))
-        with suppress(BadTick):
-            return None if Trade in kinds else self._codec.columns(cast("list[Row]", self._rows))
-        return None
-
-    def _trades(self, group: list[int]) -> Trades | None:
-        """The trades of one instrument; takes those out of the group that are none after all."""
-        rows = [self._rows[at] for at in group]
-        types = set(map(type, rows))
-        if Trade not in types:
-            try:
-                return self._codec.columns(cast("list[Row]", rows))
-            except BadTick:
-                pass  # one of them, or more
-        trades = []
-        for at, row in zip(list(group), rows, strict=True):
-            if isinstance(row, Trade):
-                trades.append(row)
-                continue
-            try:
-                trades += self._codec.decode(self.records[self._numbers[at]].value)
-            except BadTick as bad:
-                group.remove(at)
-                self.malformed.append((self._numbers[at], bad, None))
-        return Trades.of(trades) if trades else None
+            self.ticks.append(trade, Place(number, index))
 
 
 def _earliest_ns(records: Sequence[Record]) -> int | None:

@@ -54,6 +54,21 @@ class Seen:
         else:
             self._others.put(key, mark_ns)
 
+    def enter(self, key: str | int, mark_ns: int, since_ns: int) -> bool:
+        """Insert it, unless it counted when the watermark was at least `since_ns`; if it did, false."""
+        ids = self._ids
+        others = self._others.entries
+        # Nearly all ascend; the watermark does not descend.
+        if key.__class__ is int and (ids[-1] if ids else -1) < key <= _MOST and key not in others:
+            ids.append(key)
+            self._marks_ns.append(mark_ns)
+            return True
+        seen_ns = self.get(key)
+        if seen_ns is not None and seen_ns >= since_ns:
+            return False
+        self.put(key, mark_ns)
+        return True
+
     def extend(self, ids: Sequence[str | int], marks_ns: Sequence[int]) -> bool:
         """Insert ids in the order in which they came, if none is known and none comes twice; if not, nothing."""
         entries = dict(zip(ids, marks_ns, strict=True))
@@ -68,15 +83,26 @@ class Seen:
             self.put(key, mark_ns)
         return True
 
-    def extend_ascending(self, ids: Any, marks_ns: Any) -> bool:
-        """`extend` with numpy's arrays of int64, of which the ids ascend and are not negative.
+    def extend_numbers(self, ids: Any, marks_ns: Any, rising: Any = None) -> bool:
+        """`extend` with numpy's arrays of int64; no id is negative, and no watermark is below those before.
 
-        If it is false, they may still be new.
+        `rising` says which ids are above all before them in the array; without it, all are.
         """
-        if not self._is_next(int(ids[0]), int(marks_ns[0])):
-            return False
-        if self._others.entries and not self._others.entries.keys().isdisjoint(ids.tolist()):
-            return False
+        others, last = self._others.entries, self._ids[-1] if self._ids else -1
+        if last >= ids[0]:
+            above = ids > last
+            rising = above if rising is None else above & rising
+        if rising is not None or others:
+            keys = ids.tolist()
+            if len(set(keys)) < len(keys) or not others.keys().isdisjoint(keys):
+                return False
+        if rising is not None:
+            behind = ~rising
+            keys = ids[behind].tolist()
+            if any(self.get(key) is not None for key in keys):
+                return False
+            others.update(zip(keys, marks_ns[behind].tolist(), strict=True))
+            ids, marks_ns = ids[rising], marks_ns[rising]
         self._ids.frombytes(ids.tobytes())
         self._marks_ns.frombytes(marks_ns.tobytes())
         return True

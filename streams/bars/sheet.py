@@ -1,4 +1,4 @@
-"""A large batch as columns: the ticks of all instruments are folded into their windows at once, in numpy.
+"""A dense batch as columns: the ticks of all instruments are folded into their windows at once, in numpy.
 
 Exactly: prices and sizes are 64-bit integers, turnovers are added up in limbs of 21 bits, and a batch whose sums
 might not fit is refused. The questions at the head of `engine` are asked in order of arrival, as always; only
@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from operator import add, lshift, mul
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from schemas.codecs.layout import UNIT, Columns, Ints
+from schemas.codecs.layout import UNIT, Columns
+from schemas.codecs.words import Ints
 from schemas.trade import Trades
 from streams.bars.book import Book
 from streams.bars.seen import Seen
-from streams.bars.ticks import Summary, SummedTicks, Ticks
+from streams.bars.ticks import Ticks
 from streams.bars.types import Record
 from streams.bars.window import Window
 
@@ -46,33 +47,21 @@ class Sheet:
             or any(float(column.sum(dtype=np.float64)) > _FITS for column in sums)
         ):
             raise OverflowError
-        self._arrived = np.argsort(columns.code, kind="stable")
-        self._ordered = np.argsort(columns.code * span_ns + (columns.ts_ns - first_ns), kind="stable")
+        # Numpy sorts short integers many times as fast; and what is nearly in order, too.
+        short = columns.code.astype(np.uint16) if len(columns.instruments) <= 1 << 16 else columns.code
+        self._arrived = np.argsort(short, kind="stable")
+        instants = (columns.code * span_ns + (columns.ts_ns - first_ns))[self._arrived]
+        self._ordered = self._arrived[np.argsort(instants, kind="stable")]
         self._ticks = self._by_instrument(first_ns, span_ns)
         self._windows = {interval_ns: self._fold(interval_ns, records) for interval_ns in intervals_ns}
 
-    def __iter__(self) -> Iterator[Ticks]:
+    def __iter__(self) -> Iterator[SheetTicks]:
         return iter(self._ticks)
 
     def windows(self, interval_ns: int, code: int) -> list[Window]:
         """What an instrument has in each window of that length; their bar type is left open."""
         bounds, windows = self._windows[interval_ns]
         return windows[bounds[code] : bounds[code + 1]]
-
-    def trades(self, numbers: Sequence[int]) -> Trades:
-        """These ticks as lists."""
-        columns = self.columns
-        chosen = np.array(numbers)
-        count = len(numbers)
-        return Trades(
-            columns.ts_ns[chosen].tolist(),
-            _scaled(columns.price[chosen]),
-            _scaled(columns.size[chosen]),
-            self._ids(chosen),
-            [0] * count if columns.side is None else columns.side[chosen].tolist(),
-            [1] * count if columns.count is None else columns.count[chosen].tolist(),
-            [None] * count if columns.recv_ns is None else columns.recv_ns[chosen].tolist(),
-        )
 
     def _by_instrument(self, first_ns: int, span_ns: int) -> list[SheetTicks]:
         columns, arrived = self.columns, self._arrived
@@ -101,7 +90,8 @@ class Sheet:
                 self,
                 code,
                 numbers[own],
-                ids[own] if ids is not None and ascending[code] else None,
+                None if ids is None else ids[own],
+                ascending[code],
                 marks[own],
                 Summary(oldest[code], newest[code], lags[code], received[code]),
             )
@@ -138,60 +128,113 @@ class Sheet:
             bought,
             sold,
             counts.tolist(),
-            self._ids(order[first]),
-            self._ids(order[last]),
+            _ids(columns, order[first]),
+            _ids(columns, order[last]),
             [records[number].offset for number in np.minimum.reduceat(order, first).tolist()],
             [records[number].offset for number in np.maximum.reduceat(order, first).tolist()],
         )
         bounds = np.searchsorted(code[first], np.arange(len(columns.instruments) + 1)).tolist()
         return bounds, list(windows)
 
-    def _ids(self, chosen: Ints) -> list[Any]:
-        ids = self.columns.trade_id
-        if ids is None:
-            return [None] * len(chosen)
-        return [ids[i] for i in chosen.tolist()] if isinstance(ids, list) else ids[chosen].tolist()
+
+class Summary(NamedTuple):
+    """What is asked of ticks as a whole."""
+
+    oldest_ns: int
+    newest_ns: int
+    lag_ns: int
+    """How far at most a tick is behind one that came before it."""
+    received_ns: int | None
+    """The earliest receipt, as far as they tell."""
 
 
-class SheetTicks(SummedTicks):
-    """The ticks of one instrument of a sheet; lists of all their fields are made only where they are asked for.
+class SheetTicks:
+    """The ticks of one instrument of a sheet."""
 
-    `ids` are given where they ascend.
-    """
-
-    __slots__ = ("_code", "_ids", "_marks_ns", "_sheet", "_trades")
+    __slots__ = ("_ascending", "_code", "_ids", "_marks_ns", "_sheet", "names", "numbers", "summary")
 
     def __init__(
-        self, sheet: Sheet, code: int, numbers: list[int], ids: Ints | None, marks_ns: Ints, summary: Summary
+        self,
+        sheet: Sheet,
+        code: int,
+        numbers: list[int],
+        ids: Ints | None,
+        ascending: bool,
+        marks_ns: Ints,
+        summary: Summary,
     ) -> None:
         self._sheet, self._code = sheet, code
-        self.venue, self.symbol = sheet.columns.instruments[code]
-        self.rows, self.numbers, self.indexes = range(len(numbers)), numbers, {}
+        self.names = sheet.columns.instruments[code]
+        self.numbers = numbers
+        """Of their records, which have no other trade."""
         self.summary = summary
-        self._ids, self._marks_ns = ids, marks_ns
-        self._trades: Trades | None = None
+        self._ids, self._ascending, self._marks_ns = ids, ascending, marks_ns
 
-    @property
-    def trades(self) -> Trades:  # type: ignore[override]
-        """All that is known of them."""
-        if self._trades is None:
-            self._trades = self._sheet.trades(self.numbers)
-        return self._trades
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def ticks(self) -> Ticks:
+        """One by one."""
+        return ticks_of(self._sheet.columns, self.numbers)
+
+    def are_stamped(self, records: Sequence[Record], max_future_ns: int) -> bool:
+        """Whether each is dated at most so far ahead of the timestamp of its record, and that has one."""
+        times = self._sheet.columns.ts_ns[self.numbers].tolist()
+        return all(
+            ts_ns <= (records[number].timestamp or 0) * 1_000_000 + max_future_ns
+            for ts_ns, number in zip(times, self.numbers, strict=True)
+        )
 
     def enter(self, seen: Seen, watermark_ns: int) -> bool:
-        """See `SummedTicks`."""
-        if self._sheet.columns.trade_id is None:
+        """Remember their ids, if all of them are new, or none has one; if not, nothing.
+
+        Each with the watermark after its tick; `watermark_ns` is the one before the first.
+        """
+        columns = self._sheet.columns
+        if columns.trade_id is None:
             return True
         marks_ns = np.maximum(self._marks_ns, watermark_ns)
-        if self._ids is not None and seen.extend_ascending(self._ids, marks_ns):
-            return True
-        return seen.extend(cast("list[str | int]", self.trades.trade_id), marks_ns.tolist())
+        ids = self._ids
+        if ids is None:
+            return seen.extend(_ids(columns, np.array(self.numbers)), marks_ns.tolist())
+        if self._ascending:
+            return seen.extend_numbers(ids, marks_ns)
+        tops = np.maximum.accumulate(ids)
+        return seen.extend_numbers(ids, marks_ns, np.append(True, ids[1:] > tops[:-1]))
 
-    def fold(self, book: Book, records: Sequence[Record]) -> None:
+    def fold(self, book: Book) -> None:
         """Let all of them count in the finest windows."""
         for series in book.roots:
             for part in self._sheet.windows(series.interval_ns, self._code):
                 book.take(series, part)
+
+
+def ticks_of(columns: Columns, numbers: list[int] | None = None) -> Ticks:
+    """Columns one by one: all of them, or those of these records."""
+    if numbers is None:
+        numbers = list(range(len(columns.code)))
+        chosen = np.arange(len(columns.code))
+    else:
+        chosen = np.array(numbers)
+    count = len(numbers)
+    trades = Trades(
+        [columns.instruments[code] for code in columns.code[chosen].tolist()],
+        columns.ts_ns[chosen].tolist(),
+        _scaled(columns.price[chosen]),
+        _scaled(columns.size[chosen]),
+        _ids(columns, chosen),
+        [0] * count if columns.side is None else columns.side[chosen].tolist(),
+        [1] * count if columns.count is None else columns.count[chosen].tolist(),
+        [None] * count if columns.recv_ns is None else columns.recv_ns[chosen].tolist(),
+    )
+    return Ticks(trades, numbers)
+
+
+def _ids(columns: Columns, chosen: Ints) -> list[Any]:
+    ids = columns.trade_id
+    if ids is None:
+        return [None] * len(chosen)
+    return [ids[i] for i in chosen.tolist()] if isinstance(ids, list) else ids[chosen].tolist()
 
 
 def _scaled(column: Ints) -> list[int]:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import mul
 from typing import Final
 
 import msgspec
 
 from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, render, render_again
-from schemas.trade import Trades
 
 _ABOVE_ALL: Final = 10**40
 _NEVER: Final = 2**63
-
-#: Fewer trades than these are sooner folded one by one.
-_MANY = 5
 
 
 class Window(msgspec.Struct, gc=False, eq=False):
@@ -53,77 +47,41 @@ class Window(msgspec.Struct, gc=False, eq=False):
         """Whether it was published as final, when it had so many trades."""
         return self.final and self.published == trade_count
 
-    def fold(self, trades: Trades, rows: Sequence[int], first_offset: int, last_offset: int) -> None:
-        """Fold in these rows, in order of arrival, of records at ascending offsets from first to last."""
-        if len(rows) < _MANY:
-            self._fold_few(trades, rows)
-        else:
-            self._fold_many(trades, rows)
-        if first_offset < self.first_offset:
-            self.first_offset = first_offset
-        if last_offset > self.last_offset:
-            self.last_offset = last_offset
-
-    def _fold_few(self, trades: Trades, rows: Sequence[int]) -> None:
-        for i in rows:
-            ts_ns = trades.ts_ns[i]
-            price = trades.price[i]
-            size = trades.size[i]
-            side = trades.side[i]
-            # Of equal times the first to come is the earlier one.
-            if ts_ns >= self.close_ts_ns:
-                self.close_ts_ns = ts_ns
-                self.close = price
-                self.last_id = trades.trade_id[i]
-            if ts_ns < self.open_ts_ns:
-                self.open_ts_ns = ts_ns
-                self.open = price
-                self.first_id = trades.trade_id[i]
-            if price > self.high:
-                self.high = price
-            if price < self.low:
-                self.low = price
-            self.volume += size
-            self.turnover += price * size
-            if side > 0:
-                self.buy_volume += size
-            elif side < 0:
-                self.sell_volume += size
-            self.trade_count += trades.count[i]
-
-    def _fold_many(self, trades: Trades, rows: Sequence[int]) -> None:
-        # The same, a pass a column, each of them in C.
-        times, prices, sizes, sides, counts = (
-            list(map(column.__getitem__, rows))
-            for column in (trades.ts_ns, trades.price, trades.size, trades.side, trades.count)
-        )
-        newest_ns, oldest_ns = max(times), min(times)
-        if newest_ns >= self.close_ts_ns:
-            last = len(times) - 1
-            if times[last] != newest_ns:
-                last -= times[::-1].index(newest_ns)
-            self.close_ts_ns = newest_ns
-            self.close = prices[last]
-            self.last_id = trades.trade_id[rows[last]]
-        if oldest_ns < self.open_ts_ns:
-            first = times.index(oldest_ns)
-            self.open_ts_ns = oldest_ns
-            self.open = prices[first]
-            self.first_id = trades.trade_id[rows[first]]
-        if (high := max(prices)) > self.high:
-            self.high = high
-        if (low := min(prices)) < self.low:
-            self.low = low
-        volume = sum(sizes)
-        bought = sum([size for size, side in zip(sizes, sides, strict=True) if side > 0])
-        sold = volume - bought
-        if 0 in sides:
-            sold = sum([size for size, side in zip(sizes, sides, strict=True) if side < 0])
-        self.volume += volume
-        self.buy_volume += bought
-        self.sell_volume += sold
-        self.turnover += sum(map(mul, prices, sizes))
-        self.trade_count += sum(counts)
+    def add(
+        self,
+        ts_ns: int,
+        price: int,
+        size: int,
+        trade_id: str | int | None,
+        side: int,
+        count: int,
+        offset: int,
+    ) -> None:
+        """Fold in one trade, which came after all that are in."""
+        # Of equal times the first to come is the earlier one.
+        if ts_ns >= self.close_ts_ns:
+            self.close_ts_ns = ts_ns
+            self.close = price
+            self.last_id = trade_id
+        if ts_ns < self.open_ts_ns:
+            self.open_ts_ns = ts_ns
+            self.open = price
+            self.first_id = trade_id
+        if price > self.high:
+            self.high = price
+        if price < self.low:
+            self.low = price
+        self.volume += size
+        self.turnover += price * size
+        if side > 0:
+            self.buy_volume += size
+        elif side < 0:
+            self.sell_volume += size
+        self.trade_count += count
+        if offset < self.first_offset:
+            self.first_offset = offset
+        if offset > self.last_offset:
+            self.last_offset = offset
 
     def merge(self, part: Window) -> None:
         """Fold in all of a window that lies within this one, and apart from all others that were."""

@@ -5,8 +5,8 @@
 CPU time of codec and engine, bars encoded, in microseconds a tick: by the number of instruments, of windows that
 are open at a time (the ticks of a feed are as far out of order as the grace allows), and of bar types. All feeds
 have the same number of ticks, and the second half of each is measured, in batches as a worker gets them and in
-small ones. A bar costs as much as several ticks, and more instruments make more bars: hence the last
-column.
+small ones. A bar costs as much as several ticks, and more instruments make more bars: hence the last column, and
+a second table by instruments, of markets that are as much slower as makes about the same number of bars.
 
 Memory is what `tracemalloc` counts for the engine alone: the same feed with and without the thing that is priced,
 divided by how many of them are kept.
@@ -36,6 +36,9 @@ SECOND = 10**9
 BATCHES = (7_500, 100)
 INSTRUMENTS = (10, 500, 5_000, 50_000)
 OPEN_S = (1, 10, 60)
+
+#: Ticks a second at which so many instruments make about 150 bars of 1,000 ticks.
+EQUAL_BARS = {10: 60, 500: 1_900, 5_000: 10_000, 50_000: 10_000}
 FIVE = ("1s", "1m", "5m", "1h", "1d")
 PER_SECOND = 10_000
 
@@ -51,6 +54,7 @@ class Shape(NamedTuple):
     spec: BarSpec
     instruments: int = 500
     disorder_ns: int = 100_000_000
+    per_second: int = PER_SECOND
 
 
 class Cost(NamedTuple):
@@ -77,6 +81,10 @@ def shapes() -> list[Shape]:
     """All that is measured for time."""
     return [
         *(Shape("instruments", f"{n:,}", spec("1s", "1m"), instruments=n) for n in INSTRUMENTS),
+        *(
+            Shape("instruments, equal", f"{n:,}", spec("1s", "1m"), instruments=n, per_second=rate)
+            for n, rate in EQUAL_BARS.items()
+        ),
         *(
             Shape(
                 "open windows",
@@ -163,7 +171,7 @@ def main() -> None:
     for shape in shapes():
         if shape.instruments > options.ticks:
             continue
-        feed = records(market(options.ticks, PER_SECOND, shape.instruments, shape.disorder_ns))
+        feed = records(market(options.ticks, shape.per_second, shape.instruments, shape.disorder_ns))
         for batch in BATCHES:
             costs.append(cost(shape, feed, batch, options.runs))
             if not options.json:

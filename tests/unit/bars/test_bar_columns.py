@@ -22,6 +22,7 @@ from schemas.fixed import TURNOVER_SCALE, render
 from schemas.replay import REPLAY_HEADER, Replay, encode_replay
 from streams.bars import intake, memory, seen
 from streams.bars.engine import BarEngine
+from streams.bars.judge import Judge
 from streams.bars.sheet import Sheet
 from streams.bars.types import BarSpec, BarType, Late
 
@@ -46,11 +47,20 @@ class OneByOne(TidegateCodec):
         return []
 
 
+#: Codec, from how many records on it reads columns, and from how many ticks a window on these are folded at once.
 WAYS = {
-    "columns": (TidegateCodec, 1),
-    "runs": (TidegateCodec, 10**9),
-    "one by one": (OneByOne, 10**9),
+    "columns": (TidegateCodec, 1, 0),
+    "sparse columns": (TidegateCodec, 1, 10**9),
+    "mixed": (TidegateCodec, 4, 2),
+    "runs": (TidegateCodec, 10**9, 0),
+    "one by one": (OneByOne, 10**9, 0),
 }
+
+
+def reading(way):
+    """So that batches are read that way."""
+    _, many, dense = WAYS[way]
+    return mock.patch.multiple(intake, MANY=many, DENSE=dense)
 
 
 @contextmanager
@@ -73,10 +83,10 @@ def outcome(way, a_spec, log, sizes=(), *, venue="", restart=-1, told=True):
     Before the batch `restart` the engine starts anew from its rows: `told` of its position, or else, as from a
     changelog that was cut off, with the batch before again.
     """
-    codec, many = WAYS[way]
+    codec = WAYS[way][0]
     rows: dict[str, bytes] = {}
     found = []
-    with mock.patch.object(intake, "MANY", many):
+    with reading(way):
         an_engine = BarEngine(a_spec, codec(venue), "ticks", 3)
         before: Sequence[Rec] = []
         for number, batch in enumerate(batches(log, sizes)):
@@ -121,7 +131,8 @@ def ordered(value):
 def assert_all_the_same(a_spec, log, sizes=(), **rest) -> list[int]:
     """Gives the sizes of the sheets that were made on the way."""
     plain = outcome("one by one", a_spec, log, sizes, **rest)
-    assert outcome("runs", a_spec, log, sizes, **rest) == plain
+    for way in WAYS.keys() - {"columns", "one by one"}:
+        assert outcome(way, a_spec, log, sizes, **rest) == plain, way
     with counted_sheets() as made:
         assert outcome("columns", a_spec, log, sizes, **rest) == plain
     return made
@@ -324,9 +335,9 @@ def test_every_batch_of_a_calm_log_is_read_as_columns(a_spec, shape, choices, si
 def test_what_a_restart_reads_does_not_depend_on_how_the_rows_were_made(a_spec, log, sizes, later) -> None:
     half = len(log) // 2
     found = []
-    for way, (codec, many) in WAYS.items():
+    for way, (codec, *_) in WAYS.items():
         an_engine = BarEngine(a_spec, codec(), "ticks", 3)
-        with mock.patch.object(intake, "MANY", many):
+        with reading(way):
             for batch in batches(log[:half], sizes):
                 an_engine.apply(batch, 0)
         restored = BarEngine(a_spec, TidegateCodec(), "ticks", 3)
@@ -350,13 +361,26 @@ def calm(count: int, start: int = 0, **fields: object) -> list[Rec]:
 A_SPEC = spec("1s", "3s", "10s", grace_ns=0, max_future_ns=CENTURIES)
 
 
-def test_a_batch_is_read_as_columns_from_so_many_records_on() -> None:
+def busy(count: int, ticks_a_window: int, start: int = 0) -> list[Rec]:
+    """A log of one instrument."""
+    values = (value(ts_ns=T0 + (start + i) // ticks_a_window * SECOND) for i in range(count))
+    return records(*values, start=start)
+
+
+def test_a_dense_batch_is_folded_at_once_from_so_many_records_on() -> None:
     with counted_sheets() as made:
         an_engine = BarEngine(A_SPEC, TidegateCodec(), "ticks", 3)
-        an_engine.apply(calm(intake.MANY - 1), 0)
+        an_engine.apply(busy(intake.MANY - 1, 2 * intake.DENSE), 0)
         assert made == []
-        an_engine.apply(calm(intake.MANY, start=intake.MANY), 0)
+        an_engine.apply(busy(intake.MANY, 2 * intake.DENSE, start=intake.MANY), 0)
         assert made == [intake.MANY]
+
+
+def test_a_large_batch_of_few_ticks_a_window_is_read_as_columns_and_judged_one_by_one() -> None:
+    log = busy(intake.MANY, intake.DENSE // 2)
+    with counted_sheets() as made, mock.patch.object(TidegateCodec, "decode_run") as decode_run:
+        BarEngine(A_SPEC, TidegateCodec(), "ticks", 3).apply(log, 0)
+    assert (made, decode_run.called) == ([], False)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +424,18 @@ def test_a_record_without_a_good_timestamp_costs_the_others_nothing(stamp_ms) ->
     log[5] = replace(log[5], timestamp=stamp_ms)
     a_spec = replace(A_SPEC, max_future_ns=10 * SECOND)
     assert assert_all_the_same(a_spec, log, [30]) == [30]
+
+
+def test_a_batch_of_a_long_time_is_folded_at_once_where_each_tick_has_the_timestamp_of_its_time() -> None:
+    a_spec = spec("1s", "10s", grace_ns=0, max_future_ns=SECOND)
+    log = [replace(record, timestamp=(T0 + i * TENTH) // 10**6) for i, record in enumerate(calm(60))]
+    assert assert_all_the_same(a_spec, log, [60]) == [60]
+    with reading("columns"), mock.patch.object(Judge, "take") as one_by_one:
+        BarEngine(a_spec, TidegateCodec(), "ticks", 3).apply(log, 0)
+    assert [len(ticks) for _, ticks in (call.args for call in one_by_one.call_args_list)] == [0]
+    late = replace(log[40], timestamp=log[20].timestamp)
+    (_, dead, counts, _), _ = outcome("columns", a_spec, [*log[:40], late, *log[41:]], [60])[:2]
+    assert ([letter.offset for _, letter in dead], counts.accepted) == ([40], 59)
 
 
 def test_a_producer_that_writes_otherwise_is_read_as_columns_from_its_second_batch_at_the_latest() -> None:
@@ -524,7 +560,7 @@ def test_sums_of_as_many_as_there_may_be_are_exact() -> None:
 
 def test_records_at_or_before_the_position_are_passed_over_though_they_were_read() -> None:
     log = calm(30)
-    with mock.patch.object(intake, "MANY", 1):
+    with reading("columns"):
         an_engine = BarEngine(A_SPEC, TidegateCodec(), "ticks", 3)
         an_engine.apply(log[:20], 0)
         output = an_engine.apply(log[10:], 0, an_engine.read(log[10:]))

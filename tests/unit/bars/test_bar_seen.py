@@ -10,8 +10,11 @@ keys = st.one_of(st.integers(0, 40), st.sampled_from(["a", "b", "#", 2**63, 2**7
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("put"), keys),
+        st.tuples(st.just("enter"), keys),
         st.tuples(st.sampled_from(["extend", "as arrays"]), st.lists(keys, min_size=1, max_size=5)),
-        st.tuples(st.just("extend"), st.integers(0, 60).map(lambda n: list(range(n, n + 4)))),
+        st.tuples(
+            st.sampled_from(["extend", "as arrays"]), st.integers(0, 60).map(lambda n: list(range(n, n + 4)))
+        ),
         st.tuples(st.just("forget"), st.integers(0, 12)),
         st.tuples(st.just("save"), st.none()),
     ),
@@ -27,6 +30,13 @@ def test_it_is_a_dict_that_forgets(steps) -> None:
         if step == "put":
             seen.put(given_keys, mark_ns)
             model[given_keys] = mark_ns
+        elif step == "enter":
+            since_ns = mark_ns - 5
+            known_ns = seen.get(given_keys)
+            expected = known_ns is None or known_ns < since_ns
+            assert seen.enter(given_keys, mark_ns, since_ns) == expected
+            if expected:
+                model[given_keys] = mark_ns
         elif step == "extend":
             marks_ns = [mark_ns] * len(given_keys)
             known = set(given_keys) & seen_keys(seen, [*model, *expired])
@@ -35,11 +45,16 @@ def test_it_is_a_dict_that_forgets(steps) -> None:
             if expected:
                 model.update(zip(given_keys, marks_ns, strict=True))
         elif step == "as arrays":
-            ascending = sorted({key for key in given_keys if isinstance(key, int) and key < 2**63})
-            marks_ns = [mark_ns] * len(ascending)
-            if ascending and seen.extend_ascending(np.array(ascending), np.array(marks_ns)):
-                assert not set(ascending) & model.keys()
-                model.update(zip(ascending, marks_ns, strict=True))
+            numbers = [key for key in given_keys if isinstance(key, int) and key < 2**63]
+            marks_ns = [mark_ns] * len(numbers)
+            if numbers:
+                known = set(numbers) & seen_keys(seen, [*model, *expired])
+                rising = [key > max(numbers[:at], default=-1) for at, key in enumerate(numbers)]
+                expected = not known and len(set(numbers)) == len(numbers)
+                told = () if all(rising) else (np.array(rising),)
+                assert seen.extend_numbers(np.array(numbers), np.array(marks_ns), *told) == expected
+                if expected:
+                    model.update(zip(numbers, marks_ns, strict=True))
         elif step == "forget":
             oldest_ns = mark_ns - given_keys
             seen.forget(oldest_ns, oldest_ns)

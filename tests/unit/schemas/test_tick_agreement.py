@@ -12,9 +12,7 @@ from schemas.checks import MAX_COUNT
 from schemas.codecs import get_codec
 from schemas.errors import BadRecord, BadTick
 from schemas.tick import Tick
-from schemas.trade import Trade
-
-decode = get_codec("tidegate").decode
+from schemas.trade import Trade, Trades
 
 decimals = st.from_regex(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?", fullmatch=True)
 sizes = decimals.map(lambda text: text.lstrip("-"))
@@ -41,9 +39,9 @@ ticks = messages(
 )
 
 
-def hot(value: bytes) -> Trade | None:
+def hot(value: bytes, venue: str = "") -> Trade | None:
     try:
-        (trade,) = decode(value)
+        (trade,) = get_codec("tidegate", venue).decode(value)
     except BadTick:
         return None
     return trade
@@ -59,6 +57,21 @@ def model(value: bytes) -> Trade | None:
 @given(ticks)
 def test_hot_path_and_model_give_the_same_trade_or_none(value: bytes) -> None:
     assert hot(value) == model(value)
+
+
+@pytest.mark.parametrize("venue", ["", "X"])
+@given(st.lists(ticks, min_size=1, max_size=4))
+def test_a_run_of_records_gives_the_trades_that_they_give_one_by_one(venue: str, values: list[bytes]) -> None:
+    codec = get_codec("tidegate", venue)
+    run = codec.decode_run(values, 0)
+    alone = [hot(value, venue) for value in values[: len(run)]]
+    try:
+        trades = codec.columns(run) if run else Trades.none()
+    except BadTick:
+        assert None in alone or any(not trade.trade_id for trade in alone)
+        return
+    fields = (getattr(trades, name) for name in Trades.__struct_fields__)
+    assert [Trade(symbol, venue, *rest) for (venue, symbol), *rest in zip(*fields, strict=True)] == alone
 
 
 @given(ANY_JSON | ODD)
