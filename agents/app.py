@@ -159,7 +159,7 @@ def bars_role(
     app.on_rebalance_complete.connect(recover, weak=False)  # awaited before anything is fetched
     interval_s = settings.checkpoint / 1e9
     for turn in range(TURNS):
-        step = partial(pipeline.checkpoint, turn)
+        step = partial(pipeline.take_turn, turn)
         every(app, interval_s, step, f"checkpoint-{turn}", turn * interval_s / TURNS)
     every(app, 1.0, pipeline.publish_idle, "publish_idle")
     every(app, 1.0, throttle.refresh, "refresh_rates")

@@ -66,6 +66,8 @@ class FencedProducer:
         self._producer: Producer | None = Producer(
             {
                 **DEFAULTS,
+                # Bars of one moment are produced in one go: to wait for more of them would only make them late.
+                "linger.ms": 1,
                 "queue.buffering.max.kbytes": 64 << 10,
                 "message.timeout.ms": int(timeout_s * 1000),
                 **config,

@@ -14,10 +14,11 @@ from faust.types import TP
 from schemas.bar import Bar, decode_bar
 from schemas.dead_letter import HEADER, decode_dead_letter
 from schemas.errors import LaneLost, ProduceError
+from streams import pipeline as pipeline_module
 from streams.bars.state import dump_position
 from streams.batch import Batch, Ledger
 from streams.outlet import Out, Outlet
-from streams.pipeline import SOURCE_HEADER, BarsPipeline
+from streams.pipeline import SOURCE_HEADER, TURNS, BarsPipeline
 from streams.settings import TickTopic
 from streams.topics import Topics
 
@@ -362,6 +363,36 @@ async def test_what_was_being_decoded_when_its_partition_went_and_came_back_is_n
     decoding.set_result(None)
     await waiting
     assert pipeline.position(TICKS) == -1, "what is before the batch is in no state"
+
+
+async def test_a_commit_that_hangs_holds_up_its_own_lane_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "TURN_S", 0.01)
+    tps = [TP("ticks", 0), TP("ticks", TURNS)]
+    outlets: defaultdict[int, Transactions] = defaultdict(Transactions)
+    pipeline, ledger = pipeline_of(lambda partition: outlets[partition]), Ledger()
+    lost: list[int] = []
+    pipeline.on_lost = lost.append
+    for lane in (await pipeline.take_over(tps, {})).values():
+        lane.ready = True
+    outlets[0].may_commit.clear()
+    for first in (0, 4):
+        for tp in tps:
+            await pipeline.process(batch(first, first + 2, ledger, tp=tp))
+        await pipeline.take_turn(0)
+        await pipeline.take_turn(1)
+    assert [ledger.committable(tp) for tp in tps] == [None, 7]
+    outlets[0].fault = LaneLost("fenced")
+    outlets[0].may_commit.set()
+    await pipeline.take_turn(0)
+    assert lost == [0]
+
+
+async def test_a_turn_tells_what_stops_the_worker() -> None:
+    pipeline = await taken_over(outlet := Transactions())
+    await pipeline.process(batch(0, 2))
+    outlet.fault = ProduceError("too large")
+    with pytest.raises(ProduceError, match="too large"):
+        await pipeline.take_turn(0)
 
 
 async def test_what_waits_for_a_commit_is_bounded_by_its_bytes() -> None:
