@@ -219,7 +219,8 @@ class FencedProducer:
                 hint="was this process stopped or cut off? or does another group have the same topic_prefix?",
             )
         if self._producer is not None:
-            self._producer.poll(0)  # the cause may not have been told yet
+            with contextlib.suppress(KafkaException):  # it tells of a fatal error, which is this one
+                self._producer.poll(0)  # the cause may not have been told yet
         if self._refused is not None:
             error, where = self._refused
         if error.code() in _PERMANENT:
