@@ -28,7 +28,17 @@ from schemas.bar import Bar
 from schemas.errors import BadBar, StoreError, StoreRefused
 from streams.store.base import BarQuery, WriteResult
 from streams.store.duck_errors import explain, explain_open, in_use, may_open
-from streams.store.duck_sql import CREATE, FIND, FIND_COLUMNS, INSERT, TYPES, UPDATE, select, staged
+from streams.store.duck_sql import (
+    CREATE,
+    FIND,
+    FIND_COLUMNS,
+    INSERT,
+    INSERT_SOME,
+    TYPES,
+    UPDATE,
+    select,
+    staged,
+)
 from streams.store.fit import fitted, named
 from streams.store.table import Row, complaints, to_bar
 from streams.store.versions import conflicting, rounds
@@ -214,16 +224,18 @@ def _merge(connection: duckdb.DuckDBPyConnection, bars: list[Bar]) -> tuple[int,
     ]
     at, rows, same, newer = (np.concatenate([one[name] for one in found]) for name in _FOUND)
     written = 0
-    fresh = np.ones(len(bars), dtype=bool)
-    fresh[at] = False
-    if fresh.any():
-        connection.register("fresh", table if fresh.all() else table.filter(pa.array(fresh)))
+    # To register a table takes a while for each of its columns: here they are one or two.
+    if not len(at):
         written += _count(connection, INSERT)
+    elif len(at) < len(bars):
+        fresh = np.ones(len(bars), dtype=bool)
+        fresh[at] = False
+        connection.register("fresh", pa.table({"n": np.flatnonzero(fresh)}))
+        written += _count(connection, INSERT_SOME)
     changed = same & newer
     if changed.any():
-        there = table.take(pa.array(at[changed])).append_column("row", pa.array(rows[changed]))
-        connection.register("changed", there)
-        written += _count(connection, UPDATE.format(**_span(there["start_ns"].to_numpy())))
+        connection.register("changed", pa.table({"n": at[changed], "row": rows[changed]}))
+        written += _count(connection, UPDATE.format(**_span(table["start_ns"].to_numpy()[at[changed]])))
     return written, [bars[n] for n in at[~same]]
 
 

@@ -80,10 +80,12 @@ together do not.
 MERGE would do all in one statement, for half as much time again: it is planned as long as it runs.
 """
 
-INSERT = f"INSERT INTO bars ({COLUMN_LIST}) SELECT {_STAGED} FROM fresh"
+INSERT = f"INSERT INTO bars ({COLUMN_LIST}) SELECT {_STAGED} FROM staged"
+INSERT_SOME = f"{INSERT} SEMI JOIN fresh USING (n)"
 
 UPDATE = f"""
-UPDATE bars SET {assignments("s")}, updated_at = now() FROM (SELECT {_STAGED}, row FROM changed) AS s
+UPDATE bars SET {assignments("s")}, updated_at = now()
+FROM (SELECT {_STAGED}, row FROM staged JOIN changed USING (n)) AS s
 WHERE bars.start_ns BETWEEN {{first}} AND {{last}} AND bars.rowid = s.row
 """
 
