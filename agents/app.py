@@ -18,7 +18,6 @@ from agents.rate_controller import rate_controller_agent
 from agents.store import store_agent
 from streams.app import App, assigned, build_app, every, finish
 from streams.broker import check_topics, confluent_config
-from streams.fenced import FencedProducer
 from streams.figures import of_registry
 from streams.flow.controller import RateController
 from streams.flow.feedback import FeedbackPublisher
@@ -32,6 +31,7 @@ from streams.gaps import TickGaps, bars_gap
 from streams.metrics import SINK_SECONDS
 from streams.operator import worker_id
 from streams.outlet import Outlet, Unfenced
+from streams.pair import FencedPair
 from streams.pipeline import TURNS, BarsPipeline
 from streams.producer import BarrierProducer
 from streams.recovery import take_over
@@ -65,8 +65,8 @@ def bars_role(
     def outlet(partition: int) -> Outlet:
         if not keep_state:
             return Unfenced(producer)
-        # The id is that of what is guarded: two groups that write the same state fence each other.
-        return FencedProducer(confluent_config(settings), topics.owner(partition), settings.transaction_s)
+        # The ids are those of what is guarded: two groups that write the same state fence each other.
+        return FencedPair(confluent_config(settings), topics.owners(partition), settings.transaction_s)
 
     pipeline = BarsPipeline(
         settings.ticks,
@@ -159,7 +159,7 @@ def bars_role(
     app.on_rebalance_complete.connect(recover, weak=False)  # awaited before anything is fetched
     interval_s = settings.checkpoint / 1e9
     for turn in range(TURNS):
-        step = partial(pipeline.checkpoint, turn)
+        step = partial(pipeline.take_turn, turn)
         every(app, interval_s, step, f"checkpoint-{turn}", turn * interval_s / TURNS)
     every(app, 1.0, pipeline.publish_idle, "publish_idle")
     every(app, 1.0, throttle.refresh, "refresh_rates")

@@ -1,4 +1,4 @@
-"""The producer of one partition: everything in transactions, which only the newest owner can commit.
+"""A producer of one partition: everything in transactions, which only the newest owner can commit.
 
 Kafka's transactional ids are the fence. A worker that takes a partition over calls `open`: the broker
 then refuses all that an older owner of the same id may still send, and takes back what it left
@@ -66,6 +66,8 @@ class FencedProducer:
         self._producer: Producer | None = Producer(
             {
                 **DEFAULTS,
+                # Bars of one moment are produced in one go: to wait for more of them would only make them late.
+                "linger.ms": 1,
                 "queue.buffering.max.kbytes": 64 << 10,
                 "message.timeout.ms": int(timeout_s * 1000),
                 **config,
@@ -128,6 +130,21 @@ class FencedProducer:
         except KafkaException as exc:
             raise self._explained(exc) from None
         return True
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to commit."""
+        return self._begun
+
+    def in_flight(self) -> bool:
+        """Whether something that was produced is neither acknowledged nor refused yet. Raises `LaneLost`."""
+        if (producer := self._producer) is None:
+            return False
+        try:
+            producer.poll(0)  # a refusal that was not told yet counts as well
+        except KafkaException as exc:
+            raise self._explained(exc) from None
+        return len(producer) > 0
 
     async def room(self) -> None:
         """Wait a moment for librdkafka to send some of its queue, or to end a commit that was given up."""
@@ -202,7 +219,8 @@ class FencedProducer:
                 hint="was this process stopped or cut off? or does another group have the same topic_prefix?",
             )
         if self._producer is not None:
-            self._producer.poll(0)  # the cause may not have been told yet
+            with contextlib.suppress(KafkaException):  # it tells of a fatal error, which is this one
+                self._producer.poll(0)  # the cause may not have been told yet
         if self._refused is not None:
             error, where = self._refused
         if error.code() in _PERMANENT:

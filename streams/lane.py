@@ -18,7 +18,7 @@ from streams.bars.intake import Intake
 from streams.bars.types import Output, Record
 from streams.batch import Batch
 from streams.changelog import row_key
-from streams.outlet import Outlet
+from streams.outlet import Out, Outlet
 from streams.tally import Tally
 from streams.topics import Topics
 
@@ -26,13 +26,11 @@ from streams.topics import Topics
 Pace = Callable[[int, int], Awaitable[None]]
 
 
-class _Out(NamedTuple):
-    """A record to be produced."""
+class _Sealed(NamedTuple):
+    """What a checkpoint makes durable, and when (`time.monotonic`) that was decided."""
 
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]] | None = None
+    batches: list[Batch]
+    at: float
 
 
 class Lane:
@@ -68,10 +66,12 @@ class Lane:
         self.waits_since: float | None = None
         """Since when (`time.monotonic`) something that was applied waits to be durable."""
         self._seconds = seconds or Tally(())
-        self._outbox: deque[_Out] = deque()
+        self._outbox: deque[Out] = deque()
         self._applied: list[Batch] = []
+        self._sealed: _Sealed | None = None
         self._bytes = 0
-        self._lock = asyncio.Lock()
+        self._producing = asyncio.Lock()
+        self._committing = asyncio.Lock()
 
     def restore(self, tp: TP, rows: Mapping[str, bytes]) -> None:
         """Start an engine from the state its last owner left. Raises `StateError`. From any thread."""
@@ -88,62 +88,71 @@ class Lane:
     def publish(self, bars: Iterable[Bar]) -> None:
         """Take bars to be produced."""
         for bar in bars:
-            self._put(_Out(self._topics.bars, bar_key(bar), encode_bar(bar)))
+            self._put(Out(self._topics.bars, bar_key(bar), encode_bar(bar), self.partition))
 
     def bury(self, record: Record, letter: DeadLetter) -> None:
         """Take a dead letter to be produced."""
         headers = headers_of_dead_letter(record.headers, encode_dead_letter(letter))
-        self._put(_Out(self._topics.dead_letters, record.key, record.value, headers))
+        self._put(Out(self._topics.dead_letters, record.key, record.value, self.partition, headers))
 
-    def _put(self, out: _Out) -> None:
+    def _put(self, out: Out) -> None:
         self._outbox.append(out)
         self._bytes += len(out.value or b"")
 
     async def drain(self) -> None:
         """Produce what was taken, and make a checkpoint where that has become much."""
-        # While a commit is under way nothing can be produced: what comes next waits for the next transaction,
-        # and where that is much, so does the next batch.
-        if self._lock.locked() and self._bytes < self._checkpoint_bytes:
+        # For the moment that it takes to pass from one transaction to the next nothing can be produced: who is
+        # there does it, and only where it has become much the next batch waits for that.
+        if self._producing.locked() and self._bytes < self._checkpoint_bytes:
             return
-        async with self._lock:
+        async with self._producing:
             await self._produce()
         if self._bytes >= self._checkpoint_bytes:
             await self.checkpoint()
 
     async def checkpoint(self) -> None:
         """Make what was applied so far durable, then acknowledge its batches."""
-        async with self._lock:
-            await self._produce()
-            # One moment, without an await: the rows hold what these batches led to, and no more. They come
-            # after its bars, for state that is ahead of its bars would skip them after a crash.
-            applied, began = list(self._applied), time.monotonic()
-            self._bytes = 0
-            if self._keep_state:
-                rows = [
-                    _Out(self._topics.state, row_key(tp, name), value)
-                    for tp, engine in self.engines.items()
-                    for name, value in engine.changed().items()
-                ]
-                self._outbox.extendleft(reversed(rows))
-                await self._produce(len(rows))
-            await self.outlet.commit()
-            for batch in applied:
-                batch.ack()
-            self._applied = [batch for batch in self._applied if not batch.acked]
-            self.waits_since = began if self._applied else None
-            if applied:
-                self.committed = True
-                self._seconds.note(time.monotonic() - began)
-            await self._produce()
+        async with self._committing:
+            if self._sealed is not None:
+                await self._commit(self._sealed)  # of a call that was given up
+            async with self._producing:
+                await self._produce()
+                # One moment, without an await: the rows hold what these batches led to, and no more. They are in
+                # one transaction with its bars, for state that is ahead of its bars would skip them after a crash.
+                self._sealed = sealed = _Sealed(list(self._applied), time.monotonic())
+                self._bytes = 0
+                await self.outlet.seal(self._rows())
+                await self._produce()
+            await self._commit(sealed)
 
-    async def _produce(self, upto: int | None = None) -> None:
-        outbox, produce, partition = self._outbox, self.outlet.produce, self.partition
-        while outbox and upto != 0:
+    def _rows(self) -> list[Out]:
+        if not self._keep_state:
+            return []
+        return [
+            Out(self._topics.state, row_key(tp, name), value, self.partition)
+            for tp, engine in self.engines.items()
+            for name, value in engine.changed().items()
+        ]
+
+    async def _commit(self, sealed: _Sealed) -> None:
+        await self.outlet.commit()
+        for batch in sealed.batches:
+            batch.ack()
+        self._applied = [batch for batch in self._applied if not batch.acked]
+        self.waits_since = sealed.at if self._applied else None
+        if sealed.batches:
+            self.committed = True
+            self._seconds.note(time.monotonic() - sealed.at)
+        self._sealed = None
+
+    async def _produce(self) -> None:
+        outbox, produce = self._outbox, self.outlet.produce
+        while outbox:
             out = outbox[0]
             if self._pace is not None and out.topic == self._topics.bars:
-                await self._pace(partition, len(out.value or b""))
-            if produce(out.topic, out.value, key=out.key, partition=partition, headers=out.headers):
-                outbox.popleft()
-                upto = None if upto is None else upto - 1
-            else:
+                await self._pace(self.partition, len(out.value or b""))
+            while not produce(
+                out.topic, out.value, key=out.key, partition=out.partition, headers=out.headers
+            ):
                 await self.outlet.room()
+            outbox.popleft()

@@ -35,6 +35,9 @@ _MANY_LOSSES = 5
 #: The lanes take turns at their checkpoints: what one of them holds up is its own bars, and for moments only.
 TURNS = 8
 
+#: How long a turn waits for its commits. One that hangs holds up its own lane; the others go on.
+TURN_S = 1.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -78,6 +81,7 @@ class BarsPipeline:
         self._lanes: dict[int, Lane] = {}
         self._homes: dict[str, TP] = {}
         self._losses: defaultdict[int, int] = defaultdict(int)
+        self._begun: dict[Lane, asyncio.Task[None]] = {}
 
     def read_ahead(self, batch: Batch) -> None:
         """Begin to decode a large batch of ticks beside the event loop, of which much needs no interpreter."""
@@ -122,13 +126,22 @@ class BarsPipeline:
                 self._publish(lane, tp, engine.close())
         await self.checkpoint()
 
-    async def checkpoint(self, turn: int | None = None) -> None:
-        """Make what was applied so far durable, then acknowledge its batches.
+    async def checkpoint(self) -> None:
+        """Make what was applied so far durable, then acknowledge its batches."""
+        await asyncio.gather(*(self._guarded(lane, lane.checkpoint) for lane in self._ready()))
 
-        Of all lanes, or of those whose turn it is (of `TURNS`): the others can go on producing meanwhile.
-        """
-        lanes = [lane for lane in self._ready() if turn is None or lane.partition % TURNS == turn]
-        await asyncio.gather(*(self._guarded(lane, lane.checkpoint) for lane in lanes))
+    async def take_turn(self, turn: int) -> None:
+        """Make a checkpoint of the lanes whose turn it is, of `TURNS`, without waiting for those that hang."""
+        for lane in self._ready():
+            if lane.partition % TURNS == turn and lane not in self._begun:
+                self._begun[lane] = asyncio.create_task(self._guarded(lane, lane.checkpoint))
+        mine = {lane: task for lane, task in self._begun.items() if lane.partition % TURNS == turn}
+        if mine:
+            await asyncio.wait(mine.values(), timeout=TURN_S)
+        ended = [self._begun.pop(lane) for lane, task in mine.items() if task.done()]
+        for error in [task.exception() for task in ended]:
+            if error is not None:
+                raise error
 
     async def take_over(self, tps: Iterable[TP], log_ids: Mapping[str, str]) -> dict[TP, Lane]:
         """Become the owner of tick partitions, before their state is read. Raises `BrokerError`.

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerError
 from streams.app import App
+from streams.limits import raise_open_files
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +72,7 @@ async def _show_life(file: Path) -> None:
 async def serve(app: App, health_file: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT; raises the reason if the app crashes."""
     gc.set_threshold(GC_THRESHOLD)
+    raise_open_files()
     stop = asyncio.Event()
     starting = asyncio.current_task()
 

@@ -11,8 +11,8 @@ import msgspec
 from schemas.errors import StateError
 from streams.bars.state import POSITION, load_position
 from streams.broker import confluent_config
-from streams.fenced import FencedProducer
 from streams.groups import Groups
+from streams.pair import FencedPair
 from streams.reading import TopicReader
 from streams.settings import Settings
 from streams.topics import Topics
@@ -83,9 +83,7 @@ async def wipe(settings: Settings, topic: str) -> dict[int, int]:
     deleted: defaultdict[int, int] = defaultdict(int)
     with TopicReader(settings, topics.state) as reader:
         for partition in reader.partitions:
-            owner = FencedProducer(
-                confluent_config(settings), topics.owner(partition), settings.transaction_s
-            )
+            owner = FencedPair(confluent_config(settings), topics.owners(partition), settings.transaction_s)
             try:
                 await owner.open()
                 for state in read_state(reader, [partition]):
@@ -95,6 +93,7 @@ async def wipe(settings: Settings, topic: str) -> dict[int, int]:
                         while not owner.produce(topics.state, None, key=key, partition=partition):
                             await owner.room()
                     deleted[partition] = len(state.rows)
+                await owner.seal(())
                 await owner.commit()
             finally:
                 await owner.close()

@@ -46,6 +46,9 @@ class Topics:
         """What workers answer to that."""
         return f"{self.prefix}control.audit.v1"
 
-    def owner(self, partition: int) -> str:
-        """The transactional id of whoever owns a partition: that of what it guards, whatever the group."""
-        return f"{self.state}-{partition}"
+    def owners(self, partition: int) -> tuple[str, str]:
+        """The transactional ids of whoever owns a partition: those of what they guard, whatever the group.
+
+        The first is that of versions which had only one, so that they fence each other.
+        """
+        return f"{self.state}-{partition}", f"{self.state}-{partition}-b"

@@ -1,7 +1,7 @@
 """Bars in a DuckDB file, which one process has open.
 
 The table has no index. A primary key would cost 85 bytes a bar in the file and a third of the speed of
-inserts; MERGE finds rows as fast without one, as it reads only those parts of the table whose minimum and
+inserts; rows are found as fast without one, as only those parts of the table are read whose minimum and
 maximum allow the starts of the batch. The key stays unique because all writing is done by one thread of the
 one process that has the file.
 
@@ -18,27 +18,42 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 
 from schemas.bar import Bar
 from schemas.errors import BadBar, StoreError, StoreRefused
 from streams.store.base import BarQuery, WriteResult
 from streams.store.duck_errors import explain, explain_open, in_use, may_open
-from streams.store.duck_sql import CREATE, FIND_COLUMNS, FIND_CONFLICTS, MERGE, TYPES, select, staged
+from streams.store.duck_sql import (
+    CREATE,
+    FIND,
+    FIND_COLUMNS,
+    INSERT,
+    INSERT_SOME,
+    TYPES,
+    UPDATE,
+    select,
+    staged,
+)
 from streams.store.fit import fitted, named
 from streams.store.table import Row, complaints, to_bar
-from streams.store.versions import conflicting, key_of, rounds
+from streams.store.versions import conflicting, rounds
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_ROWS = 5_000
+_FOUND = ("n", "row", "same", "newer")
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,  # DuckDB downloads code when it meets a file of SQLite's, say
+    "threads": 1,  # a batch is less than what is worth sharing: a second thread takes time, and gives none
     "checkpoint_threshold": "64MB",  # a sixth faster than with 16MB, and read back in 0.3 s after a crash
 }
+READING = {name: value for name, value in CONFIG.items() if name != "threads"}
 QUIET = "SET enable_progress_bar = false"
 """DuckDB writes to stdout when a statement takes long in what it believes to be a session of a person."""
 
@@ -101,6 +116,8 @@ class DuckStore:
                 count, conflicts = _merge(connection, some)
                 written += count
                 refused += conflicts
+            for name in ("staged", "fresh", "changed"):
+                connection.unregister(name)
             connection.commit()
         except Exception as error:
             self._recover(connection)
@@ -142,15 +159,16 @@ class DuckStore:
         return self._connection
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
+        config = READING if self._read_only else CONFIG
         if self._path is None:
-            return duckdb.connect(config=CONFIG)
+            return duckdb.connect(config=config)
         if self._path in _files_of_this_process:
             raise in_use(self.name, "this process")
         new = not self._path.exists()
         try:
             if not may_open(self._path, read_only=self._read_only):
                 raise duckdb.IOException("permission denied")
-            connection = duckdb.connect(self._path, read_only=self._read_only, config=CONFIG)
+            connection = duckdb.connect(self._path, read_only=self._read_only, config=config)
         except duckdb.Error as error:
             found = explain_open(error, self.name, self._path, read_only=self._read_only)
             if new and found.retriable:  # the disk is full: what could be written of it can never be opened
@@ -195,20 +213,36 @@ class DuckStore:
 
 def _merge(connection: duckdb.DuckDBPyConnection, bars: list[Bar]) -> tuple[int, list[Bar]]:
     """How many bars were written, and which were not as their row has another source."""
+    table = staged(bars).append_column("n", pa.array(np.arange(len(bars))))
+    connection.register("staged", table)
     starts: dict[str, list[int]] = {}
     for bar in bars:
         starts.setdefault(bar.type, []).append(bar.start_ns)
-    connection.register("staged", staged(bars))
-    written, conflicts = 0, list[Bar]()
-    for bar_type, some in starts.items():
-        span = {"first": int(min(some)), "last": int(max(some))}
-        args = {"type": bar_type}
-        row = connection.execute(MERGE.format(**span), args).fetchone()
-        count = int(row[0]) if row else 0
-        if count < len(some):
-            found = connection.execute(FIND_CONFLICTS.format(**span), args).fetchall()
-            by_key = {key_of(bar): bar for bar in bars}
-            conflicts += [by_key[key] for key in found]
-        written += count
-    connection.unregister("staged")
-    return written, conflicts
+    found = [
+        connection.execute(FIND.format(**_span(some)), {"type": bar_type}).fetchnumpy()
+        for bar_type, some in starts.items()
+    ]
+    at, rows, same, newer = (np.concatenate([one[name] for one in found]) for name in _FOUND)
+    written = 0
+    # To register a table takes a while for each of its columns: here they are one or two.
+    if not len(at):
+        written += _count(connection, INSERT)
+    elif len(at) < len(bars):
+        fresh = np.ones(len(bars), dtype=bool)
+        fresh[at] = False
+        connection.register("fresh", pa.table({"n": np.flatnonzero(fresh)}))
+        written += _count(connection, INSERT_SOME)
+    changed = same & newer
+    if changed.any():
+        connection.register("changed", pa.table({"n": at[changed], "row": rows[changed]}))
+        written += _count(connection, UPDATE.format(**_span(table["start_ns"].to_numpy()[at[changed]])))
+    return written, [bars[n] for n in at[~same]]
+
+
+def _span(starts_ns: Any) -> dict[str, int]:
+    return {"first": int(np.min(starts_ns)), "last": int(np.max(starts_ns))}
+
+
+def _count(connection: duckdb.DuckDBPyConnection, statement: str) -> int:
+    row = connection.execute(statement).fetchone()
+    return int(row[0]) if row else 0

@@ -21,6 +21,7 @@ from streams.store.postgres_sql import (
     CLEAR_STAGE,
     CREATE,
     CREATE_STAGE,
+    DROP_STALE,
     FIND_COLUMNS,
     FIND_CONFLICTS,
     FIND_KEY,
@@ -50,6 +51,7 @@ class PostgresStore:
         self._timeout_s = timeout_s
         self._connection: Any = None
         self._started = False
+        self._repeats = False  # most of the last batch was there already: of the next one, too, it seems
         self._lock = asyncio.Lock()
 
     async def open(self) -> None:
@@ -114,7 +116,7 @@ class PostgresStore:
                 for n, some in enumerate(rounds(rows)):
                     if n:
                         await connection.execute(CLEAR_STAGE)
-                    count, conflicts = await _merge(connection, some)
+                    count, conflicts = await _merge(connection, some, self._repeats)
                     written += count
                     refused += conflicts
                 await transaction.commit()
@@ -124,6 +126,7 @@ class PostgresStore:
         except BaseException:
             self._drop()  # and with it the transaction, in whatever state it is
             raise
+        self._repeats = 2 * written < len(bars)
         conflicts = conflicting(bars, refused)
         return WriteResult(written, len(bars) - written - len(conflicts), conflicts)
 
@@ -198,13 +201,20 @@ class PostgresStore:
             raise found from error
 
 
-async def _merge(connection: Any, bars: list[Bar]) -> tuple[int, list[Bar]]:
+async def _merge(connection: Any, bars: list[Bar], repeats: bool) -> tuple[int, list[Bar]]:
     """How many bars were written, and which were not as their row has another source."""
     await connection.copy_records_to_table(STAGE, records=map(to_row, bars), columns=COLUMNS)
-    tag: str = await connection.execute(UPSERT)
-    written = int(tag.rpartition(" ")[2])
+    left = len(bars)
+    if repeats:
+        left -= _count(await connection.execute(DROP_STALE))
+    written = _count(await connection.execute(UPSERT)) if left else 0
     conflicts = []
-    if written < len(bars):
+    if written < left:
         by_key = {key_of(bar): bar for bar in bars}
         conflicts = [by_key[tuple(row)] for row in await connection.fetch(FIND_CONFLICTS)]
     return written, conflicts
+
+
+def _count(tag: str) -> int:
+    """The rows that a statement says it changed."""
+    return int(tag.rpartition(" ")[2])

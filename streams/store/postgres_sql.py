@@ -105,6 +105,15 @@ WHERE {SAME_SOURCE.format(new="excluded", old="bars")} AND {IS_NEWER.format(new=
 """
 """In the order of the key, so that workers that write the same bars wait for each other without deadlock."""
 
+DROP_STALE = f"""
+DELETE FROM {STAGE} AS s USING bars
+WHERE {" AND ".join(f"s.{name} = bars.{name}" for name in KEY)}
+AND {SAME_SOURCE.format(new="s", old="bars")} AND NOT {IS_NEWER.format(new="s", old="bars")}
+"""
+"""Before the upsert, where most is there already, as after a restart: the upsert locks each row that it finds,
+which costs as much as to write it. Where most is new it would only be another search.
+"""
+
 FIND_CONFLICTS = f"""
 SELECT {", ".join(KEY)} FROM {STAGE} AS s JOIN bars USING ({", ".join(KEY)})
 WHERE NOT ({SAME_SOURCE.format(new="s", old="bars")})

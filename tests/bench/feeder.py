@@ -19,6 +19,9 @@ from streams.simulate import SimulatedFeed
 
 STEP_S = 0.002
 
+#: Ticks that may wait for the broker, in seconds: a pause of its own shows in the rate and the delays.
+PATIENCE_S = 10
+
 
 def prepared(count: int, instruments: int) -> Iterator[tuple[int, bytes, bytes]]:
     """Partition, key, and the value up to the event time."""
@@ -53,7 +56,7 @@ def main() -> None:
     broker, topic, rate, seconds, instruments = sys.argv[1:]
     ticks = list(prepared(int(rate) * int(seconds), int(instruments)))
     producer = Producer(
-        {"bootstrap.servers": broker, "linger.ms": 2, "queue.buffering.max.messages": 2 * int(rate)}
+        {"bootstrap.servers": broker, "linger.ms": 2, "queue.buffering.max.messages": PATIENCE_S * int(rate)}
     )
     producer.list_topics(topic, timeout=10)  # connected before the first tick
     print("ready", flush=True)

@@ -135,7 +135,7 @@ def no_fence() -> None:
 
         pipeline.release = at_last  # type: ignore[method-assign]
 
-    composition.FencedProducer = Plain  # type: ignore[misc,assignment]
+    composition.FencedPair = Plain  # type: ignore[misc,assignment]
     Consumer.getmany = drowsy  # type: ignore[method-assign]
     _on_bars_role(hasty)
 

@@ -300,6 +300,20 @@ def store_contract() -> type:
                 assert result.conflicts == [batch[0], batch[2]]
                 assert await rows(store) == [batch[1]]
 
+        async def test_what_differs_among_repeats_is_judged_as_ever(self, fresh: FreshStore) -> None:
+            stored = [a_bar(start_ns=START_NS + n * MINUTE_NS) for n in range(6)]
+            newer = a_bar(start_ns=START_NS, last_offset=99)
+            elsewhere = a_bar(start_ns=START_NS + MINUTE_NS, last_offset=99, source_partition=1)
+            new = a_bar(start_ns=START_NS + 9 * MINUTE_NS)
+            async with fresh() as store:
+                await store.write(stored)
+                for _ in range(2):
+                    result = await store.write(stored)
+                    assert (result.written, result.stale, result.conflicts) == (0, 6, [])
+                result = await store.write([*stored[2:], newer, elsewhere, new])
+                assert (result.written, result.stale, result.conflicts) == (2, 4, [elsewhere])
+                assert await rows(store) == [newer, *stored[1:], new]
+
         async def test_nothing_is_written_of_a_batch_with_a_bad_bar_and_alone_it_is_named(
             self, fresh: FreshStore
         ) -> None:

@@ -17,6 +17,8 @@ import pytest_asyncio
 from schemas.bar import decode_bar
 from schemas.errors import BrokerError, LaneLost, ProduceError
 from streams.fenced import FencedProducer
+from streams.outlet import Out
+from streams.pair import FencedPair
 from support.bars import schema, stored, wait_stored
 from support.kafka import TestTopics, records
 from support.load import Load
@@ -27,30 +29,38 @@ pytestmark = pytest.mark.kafka
 
 
 class Owners:
-    """Owners of one transactional id, one after the other."""
+    """Owners of one partition, one after the other."""
 
     def __init__(self, bootstrap: str) -> None:
-        self.id = uuid.uuid4().hex
-        self.all: list[FencedProducer] = []
-        self._config = {"bootstrap.servers": bootstrap, "log_level": 0}
+        self.ids = (uuid.uuid4().hex, uuid.uuid4().hex)
+        self.all: list[FencedPair] = []
+        self.config = {"bootstrap.servers": bootstrap, "log_level": 0}
 
-    async def another(self) -> FencedProducer:
-        producer = FencedProducer(self._config, self.id)
-        self.all.append(producer)
-        await producer.open()
-        return producer
+    def unopened(self) -> FencedPair:
+        self.all.append(FencedPair(self.config, self.ids))
+        return self.all[-1]
+
+    async def another(self) -> FencedPair:
+        await (owner := self.unopened()).open()
+        return owner
 
 
 @pytest_asyncio.fixture
 async def owners(kafka: str) -> AsyncIterator[Owners]:
     owners = Owners(kafka)
     yield owners
-    for producer in owners.all:
-        await producer.close()
+    for owner in owners.all:
+        await owner.close()
 
 
-def values(bootstrap: str, topic: str) -> list[bytes]:
-    return [message.value() for message in records(bootstrap, topic)]
+async def commit(owner: FencedPair) -> None:
+    """Commit all that was produced."""
+    await owner.seal(())
+    await owner.commit()
+
+
+def values(bootstrap: str, topic: str, isolation: str = "read_committed") -> list[bytes]:
+    return [message.value() for message in records(bootstrap, topic, isolation=isolation)]
 
 
 async def test_what_is_committed_appears_at_once_and_in_order(topics: TestTopics, owners: Owners) -> None:
@@ -58,45 +68,86 @@ async def test_what_is_committed_appears_at_once_and_in_order(topics: TestTopics
     for n in range(3):
         assert owner.produce(topic, b"%d" % n, partition=0)
     assert values(topics.bootstrap, topic) == []
-    await owner.commit()
+    await commit(owner)
     assert values(topics.bootstrap, topic) == [b"0", b"1", b"2"]
-    await owner.commit()  # nothing to commit
-    assert owner.produce(topic, b"3", partition=0)
+    await commit(owner)  # nothing to commit
+    for n in range(3, 7):
+        assert owner.produce(topic, b"%d" % n, partition=0)
+        await commit(owner)
+    assert values(topics.bootstrap, topic)[3:] == [b"3", b"4", b"5", b"6"]
+
+
+async def test_what_comes_before_a_commit_ends_follows_it_in_the_log_and_is_in_the_next(
+    topics: TestTopics, owners: Owners
+) -> None:
+    topic, state, owner = topics("bars.v1", 1), topics("state", 1), await owners.another()
+    for _ in range(200):
+        assert owner.produce(topic, b"before", partition=0)
+    await owner.seal([Out(state, b"A", b"200", 0)])
+    for _ in range(200):
+        assert owner.produce(topic, b"after", partition=0)
+    inorder = [b"before"] * 200 + [b"after"] * 200
+    until(
+        lambda: values(topics.bootstrap, topic, "read_uncommitted") == inorder, 10, "bars wait for no commit"
+    )
+    assert values(topics.bootstrap, topic) == []
     await owner.commit()
-    assert values(topics.bootstrap, topic)[3:] == [b"3"]
+    assert values(topics.bootstrap, topic) == [b"before"] * 200
+    assert values(topics.bootstrap, state) == [b"200"]
 
 
+@pytest.mark.parametrize("turn", [0, 1], ids=["of the first producer", "of the second"])
 @pytest.mark.parametrize("sent", [True, False], ids=["sent before", "sent after"])
 async def test_an_old_owner_writes_nothing_that_counts(
-    topics: TestTopics, owners: Owners, sent: bool
+    topics: TestTopics, owners: Owners, sent: bool, turn: int
 ) -> None:
     topic, old = topics("bars.v1", partitions=1), await owners.another()
-    if sent:
+    for _ in range(turn):
         old.produce(topic, b"old", partition=0)
+        await commit(old)
+    if sent:
+        old.produce(topic, b"never", partition=0)
         until(
-            lambda: records(topics.bootstrap, topic, isolation="read_uncommitted"), 10, "the record is sent"
+            lambda: b"never" in values(topics.bootstrap, topic, "read_uncommitted"), 10, "the record is sent"
         )
     new = await owners.another()
     new.produce(topic, b"new", partition=0)
-    await new.commit()
-    old.produce(topic, b"old, too", partition=0)
+    await commit(new)
+    old.produce(topic, b"never, too", partition=0)
     with pytest.raises(LaneLost, match="another worker has taken the partition over"):
-        await old.commit()
-    with pytest.raises(LaneLost):
-        old.produce(topic, b"and again", partition=0)
+        await commit(old)
     new.produce(topic, b"newer", partition=0)
-    await new.commit()
-    assert values(topics.bootstrap, topic) == [b"new", b"newer"]
+    await commit(new)
+    assert values(topics.bootstrap, topic) == [b"old"] * turn + [b"new", b"newer"]
+
+
+async def test_of_two_who_open_at_once_only_who_has_the_first_producer_commits(
+    topics: TestTopics, owners: Owners
+) -> None:
+    topic = topics("bars.v1", partitions=1)
+    slow, quick = owners.unopened(), owners.unopened()
+    await slow._first.open()
+    await quick.open()
+    await slow._second.open()
+    quick.produce(topic, b"1", partition=0)
+    await commit(quick)
+    for owner in (slow, quick):
+        owner.produce(topic, b"never", partition=0)
+        with pytest.raises(LaneLost):
+            await commit(owner)
+    assert values(topics.bootstrap, topic) == [b"1"]
 
 
 async def test_what_is_given_back_was_never_there(topics: TestTopics, owners: Owners) -> None:
     topic, owner = topics("bars.v1", partitions=1), await owners.another()
     owner.produce(topic, b"half", partition=0)
+    await owner.seal(())
+    owner.produce(topic, b"the other half", partition=0)
     await owner.close()
     await owner.close()
     heir = await owners.another()
     heir.produce(topic, b"whole", partition=0)
-    await heir.commit()
+    await commit(heir)
     assert values(topics.bootstrap, topic) == [b"whole"]
     with pytest.raises(LaneLost):
         owner.produce(topic, b"more", partition=0)
@@ -109,7 +160,7 @@ async def test_a_record_that_no_attempt_would_deliver_is_an_error_with_its_cause
     owner.produce(topic, b"small", partition=0)
     owner.produce(topic, os.urandom(5000), partition=0)
     with pytest.raises(ProduceError, match=rf"{topic}\[0\]: not delivered: .*too large") as refused:
-        await owner.commit()
+        await commit(owner)
     assert not isinstance(refused.value, LaneLost)
     assert "max.message.bytes" in refused.value.hint
 

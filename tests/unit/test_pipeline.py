@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -14,10 +14,11 @@ from faust.types import TP
 from schemas.bar import Bar, decode_bar
 from schemas.dead_letter import HEADER, decode_dead_letter
 from schemas.errors import LaneLost, ProduceError
+from streams import pipeline as pipeline_module
 from streams.bars.state import dump_position
 from streams.batch import Batch, Ledger
-from streams.outlet import Outlet
-from streams.pipeline import SOURCE_HEADER, BarsPipeline
+from streams.outlet import Out, Outlet
+from streams.pipeline import SOURCE_HEADER, TURNS, BarsPipeline
 from streams.settings import TickTopic
 from streams.topics import Topics
 
@@ -34,36 +35,49 @@ class Record(NamedTuple):
 
 
 class Transactions:
-    """Keeps what was produced and, at each commit, what had been; a commit ends when it is let."""
+    """Keeps what was produced, in order, and at each commit what was sealed; a commit ends when it is let."""
 
     def __init__(self) -> None:
         self.out: list[tuple[str, bytes | None, Any]] = []
         self.committed: list[tuple[str, bytes | None, Any]] = []
         self.fault: ProduceError | None = None
         self.closed = False
+        self.may_pass_on = asyncio.Event()
+        self.may_pass_on.set()
         self.may_commit = asyncio.Event()
         self.may_commit.set()
         self.committing = asyncio.Event()
+        self.passing_on = asyncio.Event()
+        self._sealed = 0
 
     async def open(self) -> None:
         """It is."""
 
     def produce(self, topic: str, value: bytes | None, *, headers: Any = None, **where: Any) -> bool:
-        assert not self.committing.is_set(), "a transaction takes nothing while it is committed"
+        if self.passing_on.is_set():
+            return False
         self.out.append((topic, value, headers))
         return True
 
     async def room(self) -> None:
-        raise AssertionError("there always is")
+        await self.may_pass_on.wait()
+        self.passing_on.clear()
+
+    async def seal(self, last: Iterable[Out]) -> None:
+        assert self._sealed == len(self.committed), "what was sealed before is to be committed first"
+        self.out += [(out.topic, out.value, out.headers) for out in last]
+        self._sealed = len(self.out)
+        self.passing_on.set()
+        await self.room()
 
     async def commit(self) -> None:
+        await self.room()
         self.committing.set()
-        taken = len(self.out)
         await self.may_commit.wait()
         self.committing.clear()
         if self.fault is not None:
             raise self.fault
-        self.committed = self.out[:taken]
+        self.committed = self.out[: self._sealed]
 
     async def close(self) -> None:
         self.closed = True
@@ -140,10 +154,52 @@ async def test_bars_and_then_the_state_that_holds_them_are_committed_before_offs
     state = "md.bars.state.v1"
     assert outlet.topics() == ["md.bars.v1", state, state]
     assert (minutes.acked, later.acked, ledger.committable(TICKS)) == (True, False, 3)
-    # What came while it was committed is in the next transaction, and its offset with it.
+    # What came meanwhile is in the next transaction, and its offset with it.
     await pipeline.checkpoint()
     assert outlet.topics()[3:] == ["md.bars.v1", "md.bars.v1", state, state]
     assert ledger.committable(TICKS) == 5
+
+
+async def test_bars_do_not_wait_for_a_commit() -> None:
+    pipeline = await taken_over(outlet := Transactions())
+    await pipeline.process(batch(0, 1, step_ns=60 * 10**9))
+    outlet.may_commit.clear()
+    checkpoint = asyncio.create_task(pipeline.checkpoint())
+    await outlet.committing.wait()
+    before = len(outlet.bars())
+    await pipeline.process(batch(2, 2, step_ns=60 * 10**9))
+    assert len(outlet.bars()) == before + 1
+    outlet.may_commit.set()
+    await checkpoint
+    assert len(outlet.committed) == len(outlet.out) - 1
+
+
+async def test_who_passes_on_to_the_next_transaction_holds_up_no_batch() -> None:
+    pipeline = await taken_over(outlet := Transactions())
+    await pipeline.process(batch(0, 1, step_ns=60 * 10**9))
+    outlet.may_pass_on.clear()
+    checkpoint = asyncio.create_task(pipeline.checkpoint())
+    await outlet.passing_on.wait()
+    before = len(outlet.bars())
+    await asyncio.wait_for(pipeline.process(batch(2, 2, step_ns=60 * 10**9)), 5)
+    assert len(outlet.bars()) == before
+    outlet.may_pass_on.set()
+    await checkpoint
+    assert len(outlet.bars()) == before + 1
+    assert len(outlet.committed) == len(outlet.out) - 1
+
+
+async def test_a_checkpoint_that_is_cancelled_before_its_commit_is_taken_up_by_the_next() -> None:
+    pipeline, ledger = await taken_over(outlet := Transactions()), Ledger()
+    await pipeline.process(batch(0, 2, ledger))
+    outlet.may_pass_on.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pipeline.checkpoint(), 0.01)
+    outlet.may_pass_on.set()
+    await pipeline.process(batch(4, 5, ledger))
+    await pipeline.checkpoint()
+    assert outlet.topics() == ["md.bars.state.v1"] * 4
+    assert ledger.committable(TICKS) == 6
 
 
 async def test_a_cancelled_checkpoint_is_taken_up_by_the_next() -> None:
@@ -232,14 +288,15 @@ async def test_a_lane_that_cannot_be_kept_stops_the_worker_at_last() -> None:
 
 async def test_lanes_that_are_all_lost_at_once_do_not_stop_the_worker() -> None:
     tps = [TP("ticks", partition) for partition in range(8)]
-    pipeline = pipeline_of(outlet := Transactions())
+    outlets: defaultdict[int, Transactions] = defaultdict(Transactions)
+    pipeline = pipeline_of(lambda partition: outlets[partition])
     lost: list[int] = []
     pipeline.on_lost = lost.append
     for lane in (await pipeline.take_over(tps, {})).values():
         lane.ready = True
     for tp in tps:
         await pipeline.process(batch(0, 2, tp=tp))
-    outlet.fault = LaneLost("the process was stopped for an hour")
+        outlets[tp.partition].fault = LaneLost("the process was stopped for an hour")
     await pipeline.checkpoint()
     assert sorted(lost) == list(range(8))
 
@@ -306,6 +363,36 @@ async def test_what_was_being_decoded_when_its_partition_went_and_came_back_is_n
     decoding.set_result(None)
     await waiting
     assert pipeline.position(TICKS) == -1, "what is before the batch is in no state"
+
+
+async def test_a_commit_that_hangs_holds_up_its_own_lane_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "TURN_S", 0.01)
+    tps = [TP("ticks", 0), TP("ticks", TURNS)]
+    outlets: defaultdict[int, Transactions] = defaultdict(Transactions)
+    pipeline, ledger = pipeline_of(lambda partition: outlets[partition]), Ledger()
+    lost: list[int] = []
+    pipeline.on_lost = lost.append
+    for lane in (await pipeline.take_over(tps, {})).values():
+        lane.ready = True
+    outlets[0].may_commit.clear()
+    for first in (0, 4):
+        for tp in tps:
+            await pipeline.process(batch(first, first + 2, ledger, tp=tp))
+        await pipeline.take_turn(0)
+        await pipeline.take_turn(1)
+    assert [ledger.committable(tp) for tp in tps] == [None, 7]
+    outlets[0].fault = LaneLost("fenced")
+    outlets[0].may_commit.set()
+    await pipeline.take_turn(0)
+    assert lost == [0]
+
+
+async def test_a_turn_tells_what_stops_the_worker() -> None:
+    pipeline = await taken_over(outlet := Transactions())
+    await pipeline.process(batch(0, 2))
+    outlet.fault = ProduceError("too large")
+    with pytest.raises(ProduceError, match="too large"):
+        await pipeline.take_turn(0)
 
 
 async def test_what_waits_for_a_commit_is_bounded_by_its_bytes() -> None:
