@@ -110,7 +110,9 @@ async def test_it_runs_degrades_and_stops_and_answers_all_the_while(site: OpsSit
 
 @pytest.mark.postgres
 async def test_what_fails_says_with_what_and_can_be_started_again(site: OpsSite) -> None:
-    runtime = UnifiedRuntime(settings(site, overflow="error", queue_capacity=2, write_batch=1))
+    # Without the brake, which would hold the ticks back before the queue is full.
+    no_brake = {"scale_soft": 1.0, "scale_hard": 1.0}
+    runtime = UnifiedRuntime(settings(site, overflow="error", queue_capacity=2, write_batch=1, **no_brake))
     running = asyncio.create_task(runtime.run())
 
     async def is_running() -> bool:
