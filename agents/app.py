@@ -37,6 +37,7 @@ from streams.producer import BarrierProducer
 from streams.recovery import take_over
 from streams.registry.core import SchemaRegistry
 from streams.registry.messages import FEEDBACK
+from streams.registry.serdes import BarsIn, BarsOut, TickFrames
 from streams.roles import BarsRole, StoreRole
 from streams.settings import Settings, load_settings
 from streams.store.base import Store, open_store
@@ -68,6 +69,8 @@ def bars_role(
         # The ids are those of what is guarded: two groups that write the same state fence each other.
         return FencedPair(confluent_config(settings), topics.owners(partition), settings.transaction_s)
 
+    frames = TickFrames(settings)
+    bars_out = BarsOut(settings, topics.bars)
     pipeline = BarsPipeline(
         settings.ticks,
         topics,
@@ -76,6 +79,8 @@ def bars_role(
         pace=pace,
         keep_state=keep_state,
         checkpoint_bytes=settings.checkpoint_bytes,
+        codec=frames.codec,
+        encode=bars_out.encode,
     )
     holds = Holds()
     controller = RateController(policy_of(settings), settings.feedback_ttl / 1e9)
@@ -89,7 +94,7 @@ def bars_role(
         holds=holds,
     )
     app.transport.raw_topics = tick_names
-    app.transport.on_batch = pipeline.read_ahead
+    app.transport.on_batch = frames.ahead(pipeline.read_ahead)
     app.transport.is_open = lambda tp: tp.topic not in tick_names or pipeline.is_ready(tp)
     app.transport.allowance = lambda tp: valve.allowance(tp) if tp.topic in tick_names else None
     app.transport.on_taken = valve.took
@@ -105,12 +110,13 @@ def bars_role(
     app.transport.on_gap = TickGaps(settings.ticks).leap
     pipeline.on_lost = lambda partition: app.give_up(TP(name, partition) for name in tick_names)
     valve.on_change = lambda: app.consumer.wake()
-    bars_agent(app, sorted(tick_names), pipeline)
+    bars_agent(app, sorted(tick_names), frames.first(pipeline.process))
     rate_controller_agent(app, topics.feedback, throttle)
 
     async def preflight() -> None:
         own = (topics.bars, topics.dead_letters, topics.feedback, topics.rate, topics.state)
         await check_topics(settings, [*tick_names, *own], [*tick_names, *own])
+        await bars_out.start()
 
     async def drain() -> None:
         await finish(app, pipeline.checkpoint, settings.drain_timeout / 1e9)
@@ -171,7 +177,7 @@ def bars_role(
         controller.policy = policy_of(new)
         lag.thresholds = new.thresholds
 
-    return BarsRole(app, pipeline, throttle, valve, holds, apply, tick_names)
+    return BarsRole(app, pipeline, throttle, valve, holds, apply, tick_names, frames.components())
 
 
 def store_role(
@@ -192,6 +198,7 @@ def store_role(
     holds = Holds()
     app.transport.is_open = lambda tp: holds.by(tp.partition) is None
     producer = BarrierProducer(confluent_config(settings))
+    bars_in = BarsIn(settings, topics.bars)
     writer = StoreWriter(
         store,
         producer,
@@ -203,6 +210,7 @@ def store_role(
         patience_s=patience_s,
         overflow=settings.overflow,
         on_level=lambda: publisher.level_changed(),
+        decode=bars_in.decode,
     )
     publisher = FeedbackPublisher(
         writer,
@@ -211,7 +219,7 @@ def store_role(
         coordinator_id=worker_id(),
         heartbeat_s=settings.heartbeat / 1e9,
     )
-    store_agent(app, topics.bars, writer)
+    store_agent(app, topics.bars, bars_in.first(writer.put))
     writer.counters.on_commit = (commit_seconds := Tally(SINK_SECONDS.bounds)).note
 
     async def preflight() -> None:
@@ -258,7 +266,16 @@ def store_role(
         writer.thresholds, writer.linger_s = new.thresholds, new.write_linger / 1e9
         publisher.heartbeat_s = new.heartbeat / 1e9
 
-    return StoreRole(app, writer, publisher, holds, apply, commit_seconds, frozenset({topics.bars}))
+    return StoreRole(
+        app,
+        writer,
+        publisher,
+        holds,
+        apply,
+        commit_seconds,
+        frozenset({topics.bars}),
+        bars_in.components(),
+    )
 
 
 async def _nothing() -> None:

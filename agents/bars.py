@@ -8,10 +8,12 @@ is `agents.store` and `agents.rate_controller`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from streams.app import App, batch_agent
-from streams.pipeline import BarsPipeline
+from streams.batch import Batch
 
 
-def bars_agent(app: App, tick_topics: list[str], pipeline: BarsPipeline) -> None:
-    """Register the agent on `app`."""
-    batch_agent(app, *tick_topics, name="bars", handle=pipeline.process)
+def bars_agent(app: App, tick_topics: list[str], process: Callable[[Batch], Awaitable[None]]) -> None:
+    """Register the agent on `app`; `process` is that of a `BarsPipeline`."""
+    batch_agent(app, *tick_topics, name="bars", handle=process)

@@ -7,10 +7,12 @@ is goes to the feedback topic, on every change of level and as a heartbeat (`Fee
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from streams.app import App, batch_agent
-from streams.store.writer import StoreWriter
+from streams.batch import Batch
 
 
-def store_agent(app: App, bars_topic: str, writer: StoreWriter) -> None:
-    """Register the agent on `app`."""
-    batch_agent(app, bars_topic, name="store", handle=writer.put)
+def store_agent(app: App, bars_topic: str, put: Callable[[Batch], Awaitable[None]]) -> None:
+    """Register the agent on `app`; `put` is that of a `StoreWriter`."""
+    batch_agent(app, bars_topic, name="store", handle=put)

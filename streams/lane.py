@@ -51,6 +51,7 @@ class Lane:
         pace: Pace | None = None,
         checkpoint_bytes: int,
         seconds: Tally | None = None,
+        encode: Callable[[Bar], bytes] = encode_bar,
     ) -> None:
         self.partition = partition
         self.outlet = outlet
@@ -66,6 +67,7 @@ class Lane:
         self.waits_since: float | None = None
         """Since when (`time.monotonic`) something that was applied waits to be durable."""
         self._seconds = seconds or Tally(())
+        self._encode = encode
         self._outbox: deque[Out] = deque()
         self._applied: list[Batch] = []
         self._sealed: _Sealed | None = None
@@ -88,7 +90,7 @@ class Lane:
     def publish(self, bars: Iterable[Bar]) -> None:
         """Take bars to be produced."""
         for bar in bars:
-            self._put(Out(self._topics.bars, bar_key(bar), encode_bar(bar), self.partition))
+            self._put(Out(self._topics.bars, bar_key(bar), self._encode(bar), self.partition))
 
     def bury(self, record: Record, letter: DeadLetter) -> None:
         """Take a dead letter to be produced."""

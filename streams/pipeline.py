@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 from faust.types import TP
 
-from schemas.bar import Bar
-from schemas.codecs import get_codec
+from schemas.bar import Bar, encode_bar
+from schemas.codecs import Codec, get_codec
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import LaneLost
 from streams.bars.engine import BarEngine
@@ -41,6 +41,11 @@ TURN_S = 1.0
 log = structlog.get_logger(__name__)
 
 
+def plain_codec(spec: TickTopic) -> Codec:
+    """What decodes the records of a tick topic that are messages of its feed and nothing else."""
+    return get_codec(spec.feed, spec.venue)
+
+
 class BarsPipeline:
     """Applies batches to the `Lane` of their partition, one call of `process` at a time.
 
@@ -59,6 +64,8 @@ class BarsPipeline:
         keep_state: bool = True,
         checkpoint_bytes: int = 16 << 20,
         clock: Callable[[], int] = time.time_ns,
+        codec: Callable[[TickTopic], Codec] = plain_codec,
+        encode: Callable[[Bar], bytes] = encode_bar,
     ) -> None:
         self.counts = Counts()
         self.published = 0
@@ -77,6 +84,8 @@ class BarsPipeline:
         self._keep_state = keep_state
         self._checkpoint_bytes = checkpoint_bytes
         self._clock = clock
+        self._codec = codec
+        self._encode = encode
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._lanes: dict[int, Lane] = {}
         self._homes: dict[str, TP] = {}
@@ -208,14 +217,14 @@ class BarsPipeline:
             pace=self._pace,
             checkpoint_bytes=self._checkpoint_bytes,
             seconds=self.checkpoint_seconds,
+            encode=self._encode,
         )
         lane.ready = not self._keep_state
         return lane
 
     def _engine(self, tp: TP, log_id: str) -> BarEngine:
         spec = self._specs[tp.topic]
-        codec = get_codec(spec.feed, spec.venue)
-        return BarEngine(spec.spec, codec, spec.source or tp.topic, tp.partition, log_id)
+        return BarEngine(spec.spec, self._codec(spec), spec.source or tp.topic, tp.partition, log_id)
 
     def _publish(self, lane: Lane, tp: TP, bars: list[Bar]) -> None:
         for bar in bars:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from schemas.health import HealthComponent
 from streams.app import App
 from streams.flow.feedback import FeedbackPublisher
 from streams.flow.holds import Holds
@@ -29,6 +30,8 @@ class BarsRole:
     """Go on by settings that were read again. Raises `ConfigError`, and then nothing has changed."""
     topics: frozenset[str]
     """The tick topics."""
+    components: list[Callable[[], HealthComponent]] = field(default_factory=list)
+    """The health of what it has besides."""
 
     def scale(self, partition: int) -> float:
         """What share of a partition's flow is let through."""
@@ -47,6 +50,8 @@ class StoreRole:
     commit_seconds: Tally
     topics: frozenset[str]
     """The bars topic."""
+    components: list[Callable[[], HealthComponent]] = field(default_factory=list)
+    """The health of what it has besides."""
 
     def scale(self, partition: int) -> float:
         """The same as of the bars role: nobody but an operator holds bars back."""

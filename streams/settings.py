@@ -61,6 +61,10 @@ class TickTopic(BaseModel):
     )
     source: str = Field("", description="what bars name as their source, where it is not the topic")
 
+    framing: Literal["none", "confluent"] = Field(
+        "none", description="whether a value begins with the id of its schema in schema_registry_url"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> TickTopic:
         if self.feed not in FEEDS:
@@ -152,6 +156,18 @@ class Settings(BaseSettings):
     registry_ttl: DurationNs = Field(300 * 10**9, gt=0, description="how often schemas are fetched anew")
     registry_timeout: DurationNs = Field(5 * 10**9, gt=0)
     registry_cache: Path | None = Field(None, description="a folder that keeps schemas for the next start")
+    schema_registry_url: str = Field(
+        "", description="Kafka's schema registry (Confluent's API), such as http://host:8081"
+    )
+    schema_registry_user: str = ""
+    schema_registry_password: SecretStr | None = None
+    schema_registry_ca: Path | None = Field(None, description="a file of certificates to trust there")
+    schema_registry_register: bool = Field(
+        True, description="register the schema of bars; false: it must be there already"
+    )
+    bars_format: Literal["json", "avro", "jsonschema"] = Field(
+        "json", description="bars as plain JSON, or framed with the id of a registered schema"
+    )
     health_file: Path | None = Field(None, description="touched every second while the worker is alive")
     http: str = Field(
         "", description="HOST:PORT of /metrics, /healthz and /readyz; port 0 is any free one, empty is none"
@@ -180,6 +196,9 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"security_protocol {self.security_protocol} needs sasl_username and sasl_password"
             )
+        framed = self.bars_format != "json" or any(t.framing != "none" for t in self.ticks)
+        if framed and not self.schema_registry_url:
+            raise ValueError("framing and bars_format need schema_registry_url")
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("ssl_keyfile needs ssl_certfile")
         _ = self.thresholds

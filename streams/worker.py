@@ -60,6 +60,8 @@ class Worker:
         if store is not None:
             self.components.append(store.writer.health)
             self.sources.append(lambda: of_store(store, settings))
+        for role in self.roles.values():
+            self.components += role.components
         self.endpoint: Endpoint | None = None
         self._tasks: list[asyncio.Task[None]] = []
 

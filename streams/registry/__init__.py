@@ -1,1 +1,1 @@
-"""Schema registries: the ecosystem's own (`core`), through core-registry-client."""
+"""Schema registries: the ecosystem's own (`core`), and those that speak Confluent's API (`serdes`)."""

@@ -56,6 +56,7 @@ class StoreWriter:
         patience_s: float | None = None,
         overflow: Overflow = Overflow.block,
         on_level: Callable[[], None] = lambda: None,
+        decode: Callable[[bytes], Bar] = decode_bar,
     ) -> None:
         self.capacity = capacity
         self.level = Level.ok
@@ -80,6 +81,7 @@ class StoreWriter:
         self._hurried = False
         self.thresholds = thresholds
         self._on_level = on_level
+        self._decode = decode
         self._queue = BarQueue(capacity, overflow)
         self.drops = Drops(self._queue)
         self._given_up = 0
@@ -172,7 +174,7 @@ class StoreWriter:
             if record.value is None:
                 continue  # a tombstone: somebody deleted the bar from the topic, the store keeps it
             try:
-                bars.append(decode_bar(record.value))
+                bars.append(self._decode(record.value))
                 records.append(record)
             except BadRecord as exc:
                 malformed.append((record, str(exc)))
