@@ -123,6 +123,7 @@ def bars_role(
 
     async def close() -> None:
         await pipeline.release()
+        frames.close()
         await producer.close()
 
     async def on_assigned(sender: Any, now_assigned: set[TP], **kwargs: Any) -> None:
@@ -233,6 +234,7 @@ def store_role(
 
     async def close() -> None:
         writer.drops.tell()
+        bars_in.close()
         await producer.close()
         await store.close()
 

@@ -16,6 +16,7 @@ from support.kafka import Kafka, TestTopics, running_kafka, running_mortal_kafka
 from support.points import check_points
 from support.postgres import Postgres, running_postgres
 from support.redis_server import Redis, running_redis
+from support.schema_registry import running_registry, why_none
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +80,21 @@ def own_redis() -> Iterator[Redis]:
     """A Redis of the test's own, to be killed and started again. Needs Docker."""
     with tiers.REDIS.started(running_redis) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def schema_registry() -> Iterator[str]:
+    """URL of the registry with Confluent's API that the run's tests share; each has subjects of its own."""
+    tier = tiers.SCHEMA_REGISTRY
+    if given := os.environ.get("TIDEGATE_TEST_SCHEMA_REGISTRY"):
+        tier.server = f"schema registry at {given}"
+        yield given
+        return
+    if reason := why_none():
+        tier.absent(reason)
+    with running_registry() as url:
+        tier.server = "Apicurio Registry (a Java process)"
+        yield url
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers

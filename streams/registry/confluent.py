@@ -59,17 +59,26 @@ class ConfluentRegistry:
         package = need("registry", "confluent_kafka.schema_registry", "schema_registry_url")
         self._error: type[Exception] = package.SchemaRegistryError
         self._schema = package.Schema
-        self.url = urlsplit(url)._replace(query="").geturl()
+        self.url = ""
+        """Where it is, without a user and a password."""
         options: dict[str, Any] = {"url": url, "timeout": timeout_s, "max.retries": 0}
         if user:
             options["basic.auth.user.info"] = f"{user}:{password}"
         if ca:
             options["ssl.ca.location"] = ca
         try:
+            parts = urlsplit(url)
+            if not parts.hostname:
+                raise ValueError("it names no host")
+            self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
             self._client = package.SchemaRegistryClient(options)
-        except (ValueError, TypeError, OSError) as exc:  # OSError: the file of certificates
+        except (ValueError, TypeError) as exc:
             raise ConfigError(
-                f"schema_registry_url {self.url}: {exc}", hint="it looks like http://host:8081"
+                f"schema_registry_url {self.url or 'is none'}: {exc}", hint="it looks like http://host:8081"
+            ) from None
+        except OSError as exc:
+            raise ConfigError(
+                f"schema_registry_ca {ca}: {exc}", hint="a file of certificates, in PEM"
             ) from None
 
     @classmethod
@@ -118,6 +127,10 @@ class ConfluentRegistry:
                     hint="register it (tidegate schema bar), or set schema_registry_register to true",
                 ) from None
             raise
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
 
     async def _ask(self, call: Callable[[], T]) -> T:
         try:

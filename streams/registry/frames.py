@@ -73,6 +73,10 @@ class Frames(Generic[T]):
         except BadRecord as exc:
             raise BadRecord(f"schema {schema_id}: {exc}") from None
 
+    def close(self) -> None:
+        """Ask no more."""
+        self._registry.close()
+
     def health(self) -> HealthComponent:
         """Degraded while a batch waits for the registry."""
         details = {"url": self._registry.url, "schemas": str(len(self._readers))}

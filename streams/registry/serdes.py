@@ -68,6 +68,11 @@ class TickFrames:
 
         return learn_and_handle if self else handle
 
+    def close(self) -> None:
+        """Ask the registry no more."""
+        for frames in self._frames.values():
+            frames.close()
+
     def components(self) -> list[Callable[[], HealthComponent]]:
         """The health of each."""
         return [frames.health for frames in self._frames.values()]
@@ -103,6 +108,8 @@ class BarsOut:
                 hint=f"bars_format {self._format} needs it at the start; see schema_registry_url, "
                 "or write bars as json",
             ) from None
+        finally:
+            self._registry.close()
         log.info("schema.bars", subject=self.subject, schema=self._id, format=self._format)
 
     @property
@@ -139,6 +146,11 @@ class BarsIn:
                 await handle(batch)
 
         return learn_and_handle
+
+    def close(self) -> None:
+        """Ask the registry no more."""
+        if self._frames is not None:
+            self._frames.close()
 
     def components(self) -> list[Callable[[], HealthComponent]]:
         """Its health, where bars may be framed."""

@@ -26,6 +26,7 @@ class Tier:
     marker: str
     fixtures: frozenset[str] = frozenset()
     given_by: str = ""  # the variable that names a server which runs already
+    cure: str = "install Docker"
     server: str = ""
     missing: str = ""
     ran: int = 0
@@ -74,7 +75,7 @@ class Tier:
         if not self.ran and not self.skipped:
             return f"{self.name}: no test of it was run"
         if not self.ran:
-            cure = f"; install Docker or set {self.given_by}" if self.given_by else ""
+            cure = f"; {self.cure} or set {self.given_by}" if self.given_by else ""
             return f"{self.name}: DID NOT RUN, {self.skipped} test(s): {self.missing or 'see below'}{cure}"
         skipped = f", skipped {self.skipped}" if self.skipped else ""
         return f"{self.server or self.name}: ran {self.ran} test(s){skipped}"
@@ -99,6 +100,13 @@ REDIS = Tier(
     fixtures=frozenset({"redis", "own_redis"}),
     given_by="TIDEGATE_TEST_REDIS",
 )
+SCHEMA_REGISTRY = Tier(
+    "schema registry",
+    marker="schema_registry",
+    fixtures=frozenset({"schema_registry"}),
+    given_by="TIDEGATE_TEST_SCHEMA_REGISTRY",
+    cure="run .ci/apicurio FOLDER and set TIDEGATE_APICURIO=FOLDER,",
+)
 RECORDED = Tier("recorded market data", marker="recorded")
 COUNTED = Tier("instruction counts", marker="valgrind")
-ALL = (EMBEDDED, KAFKA, POSTGRES, REDIS, RECORDED, COUNTED)
+ALL = (EMBEDDED, KAFKA, POSTGRES, REDIS, SCHEMA_REGISTRY, RECORDED, COUNTED)
