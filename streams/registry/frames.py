@@ -14,8 +14,7 @@ from schemas.errors import BadRecord, RegistryError
 from schemas.health import HealthComponent, HealthState
 from streams.batch import Batch
 from streams.registry.confluent import ConfluentRegistry, Schema
-from streams.registry.framing import schema_id as id_in
-from streams.registry.framing import unframe
+from streams.registry.framing import schema_id, unframe
 
 T = TypeVar("T")
 
@@ -48,30 +47,32 @@ class Frames(Generic[T]):
         self._error = ""
 
     def knows(self, batch: Batch) -> bool:
-        """Whether `learn` has nothing to ask for."""
-        return not self._unknown(batch)
+        """Whether every schema in a batch is at hand, and stays so."""
+        return _ids(batch) <= self._readers.keys()
 
     async def learn(self, batch: Batch) -> None:
         """Get the schemas of the ids in a batch, and wait where the registry is away, until the batch is void."""
-        unknown = self._unknown(batch)
-        for schema_id in sorted(unknown):
-            self._refused.pop(schema_id, None)
+        now = time.monotonic()
+        self._refused = {i: refused for i, refused in self._refused.items() if refused[1] >= now}
+        for number in sorted(_ids(batch) - self._readers.keys() - self._refused.keys()):
             learnt = False
             while not batch.void and not learnt:
-                if not (learnt := await self._learnt(schema_id)):
+                if not (learnt := await self._learnt(number)):
                     await asyncio.sleep(RETRY_S)
+        if batch.void:
+            self._error = ""  # nobody waits any more
 
     def open(self, value: bytes) -> T:
         """What is in a value. Raises `BadRecord`. From any thread."""
-        schema_id, payload = unframe(value)
-        reader = self._readers.get(schema_id)
+        number, payload = unframe(value)
+        reader = self._readers.get(number)
         if reader is None:
-            why, _ = self._refused.get(schema_id, ("the registry was not asked for it", 0.0))
-            raise BadRecord(f"schema {schema_id}: {why}")
+            why, _ = self._refused.get(number, ("the registry was not asked for it", 0.0))
+            raise BadRecord(f"schema {number}: {why}")
         try:
             return reader(payload)
         except BadRecord as exc:
-            raise BadRecord(f"schema {schema_id}: {exc}") from None
+            raise BadRecord(f"schema {number}: {exc}") from None
 
     def close(self) -> None:
         """Ask no more."""
@@ -86,24 +87,16 @@ class Frames(Generic[T]):
             f"schema_registry:{self.topic}", HealthState.degraded, details | {"error": self._error}
         )
 
-    def _unknown(self, batch: Batch) -> set[int]:
-        ids = set()
-        for record in batch.records:
-            with suppress(BadRecord):
-                ids.add(id_in(record.value or b""))
-        now = time.monotonic()
-        return {i for i in ids - self._readers.keys() if i not in self._refused or self._refused[i][1] < now}
-
-    async def _learnt(self, schema_id: int) -> bool:
+    async def _learnt(self, number: int) -> bool:
         try:
-            schema = await self._registry.schema(schema_id)
+            schema = await self._registry.schema(number)
         except RegistryError as exc:
             if not self._error:
                 log.warning(
                     "schema_registry.away",
                     url=self._registry.url,
                     topic=self.topic,
-                    schema=schema_id,
+                    schema=number,
                     error=str(exc),
                     consequence="records wait until it answers; none is refused for it",
                 )
@@ -112,11 +105,22 @@ class Frames(Generic[T]):
         if self._error:
             self._error = ""
             log.info("schema_registry.back", url=self._registry.url, topic=self.topic)
+        until = time.monotonic() + ABSENT_S
+        if schema is None:
+            # No line of it: garbage may hold many ids, and each of its dead letters says so.
+            self._refused[number] = "the registry has no schema of this id", until
+            return True
         try:
-            if schema is None:
-                raise RegistryError("the registry has no schema of this id")
-            self._readers[schema_id] = self._read(schema)
+            self._readers[number] = self._read(schema)
         except RegistryError as exc:
-            log.warning("schema.refused", topic=self.topic, schema=schema_id, error=str(exc))
-            self._refused[schema_id] = str(exc), time.monotonic() + ABSENT_S
+            log.warning("schema.refused", topic=self.topic, schema=number, error=str(exc))
+            self._refused[number] = str(exc), until
         return True
+
+
+def _ids(batch: Batch) -> set[int]:
+    ids = set()
+    for record in batch.records:
+        with suppress(BadRecord):
+            ids.add(schema_id(record.value or b""))
+    return ids

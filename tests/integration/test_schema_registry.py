@@ -41,7 +41,7 @@ from support.proxy import Proxy
 from support.wait import until
 from support.workers import OWN_TOPICS, Group, Worker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.covers("Confluent schema registry")]
+pytestmark = pytest.mark.covers("Confluent schema registry")
 
 NOW = time.time_ns() // 10**9 * 10**9 - 600 * 10**9
 TICK_SCHEMA = {
