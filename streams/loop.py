@@ -147,7 +147,7 @@ async def whole_loop(
     """
     prefix = f"tidegate-{uuid.uuid4().hex[:8]}."
     topics = Topics(prefix)
-    tick = tick.model_copy(update={"topic": f"{prefix}ticks.v1"})
+    tick = tick.model_copy(update={"topic": f"{prefix}ticks.v1", "framing": "none"})
     names = [tick.topic, topics.bars, topics.dead_letters, topics.feedback, topics.rate, topics.state]
     own = EmbeddedBroker(names) if broker in (None, "embedded") else None
     settings = load_settings(
@@ -160,6 +160,7 @@ async def whole_loop(
         overflow="block",  # a file can wait, and whoever reads it whole accounts for all of it
         drain_timeout=DRAIN_NS,
         registry_url="",  # nobody else reads what a run says
+        bars_format="json",
         **({"security_protocol": "PLAINTEXT", "session_timeout": 6 * 10**9} if own else {}),
         **overrides,
     )

@@ -232,6 +232,16 @@ def test_the_registry_of_the_pipeline_is_known_under_its_variables(monkeypatch: 
     assert "registry_mode" in refusal()
 
 
+def test_frames_need_to_know_their_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BARS_FORMAT", "avro"), ("TICKS", '[{"framing": "confluent"}]')):
+        monkeypatch.setenv(f"TIDEGATE_{name}", value)
+        assert "need schema_registry_url" in refusal()
+        monkeypatch.setenv("TIDEGATE_SCHEMA_REGISTRY_URL", "http://registry:8081")
+        load_settings()
+        monkeypatch.delenv(f"TIDEGATE_{name}")
+        monkeypatch.delenv("TIDEGATE_SCHEMA_REGISTRY_URL")
+
+
 @pytest.mark.parametrize("http", ["", "127.0.0.1:9464", ":9464", "[::1]:0", "worker-1.example:1"])
 def test_an_endpoint_is_an_address_or_nothing(http: str) -> None:
     assert load_settings(http=http).http == http
