@@ -220,6 +220,16 @@ class Settings(BaseSettings):
         """What is said about a topic of ticks, if anything is."""
         return next((tick for tick in self.ticks if tick.topic == name), None)
 
+    def plain_tick_topic(self, name: str) -> TickTopic | None:
+        """The same, for who publishes messages of the feed to it. Raises `ConfigError` where they must be framed."""
+        found = self.tick_topic(name)
+        if found is not None and found.framing != "none":
+            raise ConfigError(
+                f"{name} carries records framed with the id of a schema, and this publishes plain ones",
+                hint='name a topic with framing = "none"',
+            )
+        return found
+
     @property
     def thresholds(self) -> Thresholds:
         """Where the store's queue is soft and hard."""

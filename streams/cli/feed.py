@@ -152,7 +152,7 @@ def command(config: Path | None, broker: str | None, as_json: bool, **options: A
 
 
 def _venue(settings: Settings, topic: str, asked: str | None) -> str:
-    configured = settings.tick_topic(topic)
+    configured = settings.plain_tick_topic(topic)
     if configured is not None and configured.feed not in ("tidegate", "jsonl"):
         raise ConfigError(
             f"{topic} carries the feed {configured.feed}, and simulated ticks are Tidegate's own JSON",

@@ -125,7 +125,7 @@ class Replay:
         venue: str | None,
         speed: float | None,
     ) -> None:
-        configured = settings.tick_topic(topic)
+        configured = settings.plain_tick_topic(topic)
         self.error: TidegateError | None = None
         self.unreadable = 0
         self._read = 0

@@ -237,9 +237,12 @@ def test_frames_need_to_know_their_registry(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(f"TIDEGATE_{name}", value)
         assert "need schema_registry_url" in refusal()
         monkeypatch.setenv("TIDEGATE_SCHEMA_REGISTRY_URL", "http://registry:8081")
-        load_settings()
+        settings = load_settings()
         monkeypatch.delenv(f"TIDEGATE_{name}")
         monkeypatch.delenv("TIDEGATE_SCHEMA_REGISTRY_URL")
+    assert settings.plain_tick_topic("other") is None
+    with pytest.raises(ConfigError, match="publishes plain ones"):
+        settings.plain_tick_topic("md.ticks.v1")
 
 
 @pytest.mark.parametrize("http", ["", "127.0.0.1:9464", ":9464", "[::1]:0", "worker-1.example:1"])
