@@ -221,7 +221,7 @@ class Settings(BaseSettings):
         return next((tick for tick in self.ticks if tick.topic == name), None)
 
     def plain_tick_topic(self, name: str) -> TickTopic | None:
-        """The same, for who publishes messages of the feed to it. Raises `ConfigError` where they must be framed."""
+        """The same, for who publishes plain messages. Raises `ConfigError` where they must be framed."""
         found = self.tick_topic(name)
         if found is not None and found.framing != "none":
             raise ConfigError(
