@@ -39,12 +39,12 @@ def tick_reader(schema: str) -> Callable[[bytes], bytes]:
     gives raises `BadRecord`. Raises `RegistryError` for a schema that no tick can be read by.
     """
     tree = _record(schema)
-    named = {_last(node["name"]): node for node in _nodes(tree) if "name" in node and "type" in node}
+    read = _reader(tree)  # refuses what is no Avro: the rest is as it must be
+    named = {_last(str(node["name"])): node for node in _nodes(tree) if "name" in node and "type" in node}
     fields = {field["name"]: field["type"] for field in tree["fields"]}
     if missing := [name for name in _NEEDED if name not in fields]:
         raise RegistryError(f"it has no field {', '.join(missing)}")
     converts = {name: _converts(name, fields[name], named) for name in Tick.model_fields if name in fields}
-    read = _reader(tree)
 
     def convert(payload: bytes) -> bytes:
         record = read(payload)
@@ -119,10 +119,10 @@ def _record(schema: str) -> dict[str, Any]:
     """Raises `RegistryError` unless the schema is one of a record."""
     try:
         tree = json.loads(schema)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RegistryError(f"it is no JSON: {exc}") from None
-    if not isinstance(tree, dict) or tree.get("type") != "record":
-        raise RegistryError("it is of no record")
+    if not isinstance(tree, dict) or tree.get("type") != "record" or not isinstance(tree.get("fields"), list):
+        raise RegistryError("it is of no record with fields")
     return tree
 
 

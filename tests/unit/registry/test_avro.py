@@ -48,7 +48,7 @@ def decimal(precision: int, scale: int, **more: Any) -> dict[str, Any]:
 
 @given(st.integers(-(10**36) + 1, 10**36 - 1), st.sampled_from(["bytes", "fixed", "union", "string"]))
 def test_a_price_of_36_digits_is_read_to_the_last_of_them(units: int, form: str) -> None:
-    price = Decimal(units).scaleb(-18)  # the context rounds at 28 digits
+    # Not scaleb: the context rounds at 28 digits.
     price = Decimal((int(units < 0), tuple(map(int, str(abs(units)))), -18))
     fixed = {
         "type": "fixed",
@@ -127,6 +127,10 @@ def test_a_type_that_is_named_once_is_known_by_its_name_later() -> None:
     [
         ("{", "no JSON"),
         ('"string"', "no record"),
+        ('{"type": "record", "name": "Tick"}', "no record with fields"),
+        ('{"type": "record", "name": "Tick", "fields": [{"name": "price"}]}', "no Avro"),
+        ('{"type": "record", "name": 5, "fields": [1]}', "no Avro"),
+        ("[" * 10_000, "no JSON"),
         (json.dumps(schema(price=None)), "no field price"),
         (json.dumps(schema(price="double")), "price is a double, which is not exact"),
         (json.dumps(schema(size=["null", "float"])), "size is a float, which is not exact"),
