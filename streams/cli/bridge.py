@@ -162,7 +162,8 @@ def pulse(
 
 
 def _need_packages() -> None:
-    need("core", "market_data_core.events", "tidegate bridge")
+    # The extra brings both: whoever lacks one is not sent to install twice.
+    need("redis", "market_data_core.events", "tidegate bridge")
     need("redis", "redis.asyncio", "tidegate bridge")
 
 

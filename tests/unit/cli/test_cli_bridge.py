@@ -20,7 +20,7 @@ def test_pulse_that_is_switched_off_is_no_failure(cli: Cli, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("package", "extra"),
-    [("market_data_core.events", "tidegate[core]"), ("redis.asyncio", "tidegate[redis]")],
+    [("market_data_core.events", "tidegate[redis]"), ("redis.asyncio", "tidegate[redis]")],
 )
 @pytest.mark.parametrize("command", [("pulse",), ("release", "bars-coord")])
 def test_a_package_that_is_missing_is_named_with_its_extra(
