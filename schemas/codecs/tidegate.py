@@ -103,7 +103,7 @@ class TidegateCodec(Codec):
 
     def read_columns(self, values: Sequence[bytes | None]) -> Columns | None:
         """See `Codec`. The layout is that of the last batch, or else of this one's first record."""
-        # Arrow and numpy take their time to import: not for those who only ask for help.
+        # Numpy takes its time to import: not for those who only ask for help.
         from schemas.codecs.layout import Layout, NotSo
 
         known = self._layout

@@ -1,4 +1,4 @@
-"""Dead letters that are replayed, as the engine meets them; what they are is told at the head of `engine`."""
+"""Dead letters that are replayed, as the engine meets them; what they are is told at the head of `judge`."""
 
 from __future__ import annotations
 

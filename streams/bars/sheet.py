@@ -1,7 +1,7 @@
 """A dense batch as columns: the ticks of all instruments are folded into their windows at once, in numpy.
 
 Exactly: prices and sizes are 64-bit integers, turnovers are added up in limbs of 21 bits, and a batch whose sums
-might not fit is refused. The questions at the head of `engine` are asked in order of arrival, as always; only
+might not fit is refused. The questions at the head of `judge` are asked in order of arrival, as always; only
 where all ticks of an instrument count, and in time, are its windows taken from here, for then nobody can tell
 in which order they were folded.
 """
