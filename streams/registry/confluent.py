@@ -22,6 +22,17 @@ TIMEOUT_S = 5.0
 #: Refusals that say something of who asks or of the server, not of what is asked for.
 _PASSING = frozenset({401, 403, 407, 408, 425, 429})
 
+#: Refusals that are meant whatever their code: Confluent's registry gives an incompatible schema the code 409.
+_ANY_CODE = _PASSING | {409}
+
+
+def _is_own(status: int, code: object) -> bool:
+    """Whether an answer is of the registry, such as 40403 for an id that it lacks, and not of what is before it.
+
+    A gateway without a registry, and a path that is none, answer 404, too: that says nothing of an id.
+    """
+    return isinstance(code, int) and code // 100 == status
+
 
 class Schema(NamedTuple):
     """What a registry has under an id."""
@@ -138,6 +149,7 @@ class ConfluentRegistry:
         except self._error as exc:
             status, message = exc.http_status_code, exc.error_message  # type: ignore[attr-defined]
             said = f"{' '.join(str(message).split())} (HTTP {status})"
-            raise (Refused(said, status) if 400 <= status < 500 else RegistryError(said)) from None
+            meant = status in _ANY_CODE or _is_own(status, exc.error_code)  # type: ignore[attr-defined]
+            raise (Refused(said, status) if meant and 400 <= status < 500 else RegistryError(said)) from None
         except Exception as exc:  # of its HTTP library, which is one or another by its version
             raise RegistryError(f"{type(exc).__name__}: {' '.join(str(exc).split())}") from None

@@ -376,6 +376,28 @@ async def test_the_schema_of_bars_is_registered_once_and_found_again(
     registry.close()
 
 
+@pytest.mark.parametrize("path", ["", "/apis/ccompat/v0"])
+async def test_a_404_that_is_not_the_registrys_own_is_no_answer_about_an_id_or_a_subject(
+    schema_registry: str, path: str
+) -> None:
+    # As of a gateway without a registry behind it: by that no record may be refused.
+    registry = ConfluentRegistry(schema_registry.replace(urlsplit(schema_registry).path, path))
+    with pytest.raises(RegistryError, match="HTTP 404"):
+        await registry.schema(1)
+    with pytest.raises(RegistryError, match="HTTP 404"):
+        await registry.id_of("bars-value", "AVRO", bar_schema(), register=False)
+    registry.close()
+
+
+@pytest.mark.parametrize("schema_id", [0, 2**31 - 1])
+async def test_any_id_that_the_registry_lacks_is_absent_and_waits_for_nothing(
+    schema_registry: str, schema_id: int
+) -> None:
+    registry = ConfluentRegistry(schema_registry)
+    assert await registry.schema(schema_id) is None
+    registry.close()
+
+
 @pytest.mark.parametrize("url", ["registry", "ftp://x", "http://"])
 def test_a_url_that_is_none_is_a_clear_error(url: str, schema_registry: str) -> None:
     with pytest.raises(ConfigError, match="schema_registry_url"):
