@@ -25,12 +25,14 @@ from streams.store.ecosystem_sql import (
     CREATE_STAGE,
     FIND_COLUMNS,
     FIND_CONFLICTS,
-    UPSERT,
+    FIND_TAKEN,
+    INSERT_NEW,
+    REPLACE_OLDER,
     select,
 )
 from streams.store.ecosystem_tables import TIDEGATE_BARS, TableShape
 from streams.store.ecosystem_url import EcosystemUrl
-from streams.store.fit import fitted, named
+from streams.store.fit import bad_bar, fitted, named
 from streams.store.psycopg_session import Connection, connect, conninfo, explain, roll_back
 from streams.store.survey import survey
 from streams.store.table import to_bar, to_row
@@ -152,12 +154,18 @@ class EcosystemStore:
             async with cursor.copy(COPY) as copy:
                 for bar in bars:
                     await copy.write_row((tenant, *to_row(bar)))
-            await cursor.execute(UPSERT)
-            newest = [by_key[_key(row)] for row in await cursor.fetchall()]
+
+            async def found(sql: str) -> list[Bar]:
+                await cursor.execute(sql)
+                return [by_key[_key(row)] for row in await cursor.fetchall()]
+
+            newest = await found(INSERT_NEW)
             if len(newest) == len(bars):
                 return newest, []
-            await cursor.execute(FIND_CONFLICTS)
-            return newest, [by_key[_key(row)] for row in await cursor.fetchall()]
+            newest += await found(REPLACE_OLDER)
+            if taken := await found(FIND_TAKEN):
+                raise bad_bar(taken[0], f"symbol {taken[0].symbol!r} is another instrument's in upper case")
+            return newest, await found(FIND_CONFLICTS)
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

@@ -27,15 +27,33 @@ CLEAR_STAGE = f"TRUNCATE {STAGE}"
 COPY = f"COPY {STAGE} (tenant, {COLUMN_LIST}) FROM STDIN"
 
 _KEY = ", ".join(EXACT_KEY)
-UPSERT = f"""
+_INSERT = f"""
 INSERT INTO {EXACT} (tenant, {COLUMN_LIST})
 SELECT tenant, {", ".join(f"{name}::numeric" if name in NUMBERS else name for name in COLUMNS)}
-FROM {STAGE} ORDER BY {_KEY}
+FROM {STAGE}
+"""
+INSERT_NEW = f"""{_INSERT} ORDER BY {_KEY} ON CONFLICT DO NOTHING RETURNING {", ".join(KEY)}"""
+"""In the order of the key, so that workers that write the same bars wait for each other without deadlock.
+
+No key is named for the conflict, so that both unique indexes are asked: where only one is, and another worker inserts
+the same row at the same time, PostgreSQL may find it in the other one, and calls the row a duplicate.
+"""
+
+REPLACE_OLDER = f"""
+{_INSERT} AS s WHERE EXISTS (SELECT FROM {EXACT} AS b WHERE {" AND ".join(f"b.{n} = s.{n}" for n in EXACT_KEY)})
+ORDER BY {_KEY}
 ON CONFLICT ({_KEY}) DO UPDATE SET {assignments("excluded")}, updated_at = now()
 WHERE {SAME_SOURCE.format(new="excluded", old=EXACT)} AND {IS_NEWER.format(new="excluded", old=EXACT)}
 RETURNING {", ".join(KEY)}
 """
-"""In the order of the key, so that workers that write the same bars wait for each other without deadlock."""
+"""Of rows that are there. A row that was not inserted and is not there has its place taken: see `FIND_TAKEN`."""
+
+FIND_TAKEN = f"""
+SELECT {", ".join(KEY)} FROM {STAGE} AS s
+WHERE NOT EXISTS (SELECT FROM {EXACT} AS b WHERE {" AND ".join(f"b.{n} = s.{n}" for n in EXACT_KEY)})
+ORDER BY {_KEY} LIMIT 1
+"""
+"""A bar whose symbol is that of another instrument in upper case."""
 
 FIND_CONFLICTS = f"""
 SELECT {", ".join(KEY)} FROM {STAGE} AS s JOIN {EXACT} AS b USING ({_KEY})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -454,6 +456,26 @@ async def test_three_workers_write_the_same_and_different_bars_at_once(url: str)
     await asyncio.gather(*(store.close() for store in stores))
     expected = same[2] + [bar for some in others for bar in some]
     assert await ohlcv(url) == dict(map(ohlcv_of, expected))
+
+
+@pytest.mark.covers("concurrent stores")
+def test_new_bars_that_several_workers_write_at_once_are_nobodys_duplicates(url: str) -> None:
+    """Two unique indexes: a row that another worker inserts meanwhile must not be found in the second one."""
+    workers, batches = 4, [_bars(200, symbol=f"S{n}") for n in range(60)]
+    together = threading.Barrier(workers)
+
+    async def write_all() -> list[int]:
+        written = []
+        async with opened(open_store(url)) as store:
+            for bars in batches:
+                together.wait(timeout=20)
+                written.append((await store.write(bars)).written)
+        return written
+
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(asyncio.run, write_all()) for _ in range(workers)]
+    written = [job.result() for job in jobs]
+    assert [sum(some) for some in zip(*written, strict=True)] == [200] * len(batches)
 
 
 @pytest.mark.covers("sink health")
