@@ -35,8 +35,8 @@ FROM {STAGE}
 INSERT_NEW = f"""{_INSERT} ORDER BY {_KEY} ON CONFLICT DO NOTHING RETURNING {", ".join(KEY)}"""
 """In the order of the key, so that workers that write the same bars wait for each other without deadlock.
 
-No key is named for the conflict, so that both unique indexes are asked: where only one is, and another worker inserts
-the same row at the same time, PostgreSQL may find it in the other one, and calls the row a duplicate.
+No key is named for the conflict, so that both unique indexes are asked: where only one is, and another worker
+inserts the same row at the same time, PostgreSQL may find it in the other one, and calls the row a duplicate.
 """
 
 REPLACE_OLDER = f"""
