@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.errors import BrokerError
@@ -52,7 +52,9 @@ class Groups:
     """Asks the broker. Raises `BrokerError` where it does not answer, or does not allow to look."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._admin = AdminClient(confluent_config(settings))
+        self._onlookers: dict[str, Consumer] = {}
 
     def group(self, name: str) -> Group:
         """A group; without members where there is none of that name."""
@@ -96,16 +98,32 @@ class Groups:
         if not tps:
             return {}
         try:
-            request = [ConsumerGroupTopicPartitions(group, tps)]
-            future = self._admin.list_consumer_group_offsets(request, request_timeout=_REQUEST_S)[group]
-            found = future.result(_REQUEST_S).topic_partitions
-        except (KafkaException, TimeoutError) as exc:
+            found = self._onlooker(group).committed(tps, _REQUEST_S)
+        except KafkaException as exc:
             if _code(exc) != KafkaError.GROUP_ID_NOT_FOUND:
                 raise _refused(
                     f"the offsets of group {group} cannot be read", exc, "describe groups"
                 ) from None
             return {}
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+
+    def _onlooker(self, group: str) -> Consumer:
+        """A consumer that is called as the group is, and never joins it.
+
+        An admin client would be asked simply, and librdkafka ends the process where the connection to the
+        group's coordinator breaks in the midst of the question (its issue 4605): a worker that asks every few
+        seconds dies of a broker that restarts.
+        """
+        if group not in self._onlookers:
+            self._onlookers[group] = Consumer(
+                {
+                    **confluent_config(self._settings),
+                    "group.id": group,
+                    "enable.auto.commit": False,
+                    "isolation.level": "read_uncommitted",  # no waiting for offsets of an open transaction
+                }
+            )
+        return self._onlookers[group]
 
     def _offsets(self, tps: list[TopicPartition], which: OffsetSpec) -> dict[Place, int]:
         futures = self._admin.list_offsets(dict.fromkeys(tps, which), request_timeout=_REQUEST_S)
