@@ -26,7 +26,7 @@ from streams.ecosystem.event_codec import EventCodec
 from streams.ecosystem.once import Once
 from support.containers import free_port
 from support.events import DEADLINE_S, Streams, event, eventually, first, numbers
-from support.kafka import Kafka, TestTopics, records
+from support.kafka import TestTopics, records
 from support.workers import ROOT, environment
 
 pytestmark = [
@@ -353,33 +353,6 @@ async def test_a_stream_is_made_where_that_is_asked_for(topics: TestTopics) -> N
         stream: 3,
         f"{stream}.dlq": 3,
     }
-
-
-@pytest.mark.covers("recovery")
-async def test_it_goes_on_by_itself_when_the_broker_is_back(own_kafka: Kafka) -> None:
-    streams = Streams(TestTopics(own_kafka.address))
-    done: list[int] = []
-
-    async def work(bus: KafkaEventBus) -> None:
-        async with streams.take(bus) as envelopes:
-            async for envelope in envelopes:
-                done.append(envelope.payload.queue_size)
-                await bus.ack(streams.name, envelope.id)
-
-    async with streams.bus(publish_timeout_s=2.0) as bus:
-        working = asyncio.create_task(work(bus))
-        await bus.publish(streams.name, event(0))
-        await eventually(lambda: done == [0], "it works")
-        await asyncio.to_thread(own_kafka.kill)
-        with pytest.raises(BrokerError, match="not acknowledged") as away:
-            await bus.publish(streams.name, event(1))
-        assert "reachable" in away.value.hint
-        await asyncio.to_thread(own_kafka.resume)
-        await bus.publish(streams.name, event(2))
-        await eventually(lambda: 2 in done, "it goes on", 60)
-        assert not working.done()
-        working.cancel()
-        await asyncio.wait([working])
 
 
 def test_bytes_of_the_wire_are_plain_json(streams: Streams) -> None:

@@ -12,9 +12,9 @@ import pytest
 from market_data_core.telemetry import HealthStatus
 
 from support.cli import assert_one_clear_line, tidegate
-from support.kafka import Kafka, TestTopics
+from support.kafka import TestTopics
 from support.ops_site import OpsSite, ops_site
-from support.probing import Probe
+from support.probing import quickly
 from support.wait import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.end_to_end, pytest.mark.covers("HealthStatus")]
@@ -31,14 +31,6 @@ def behind_a_proxy(topics: TestTopics, postgres: str, tmp_path: Path) -> Iterato
     """On PostgreSQL, that can be stalled and cut off."""
     with ops_site(topics, postgres, tmp_path) as site:
         yield site
-
-
-def quickly(probe: Probe, path: str) -> tuple[int, str]:
-    """An answer, that nothing has held up."""
-    began = time.monotonic()
-    answer = probe.get(path)
-    assert time.monotonic() - began < 1.0, f"{path} took its time"
-    return answer
 
 
 def test_a_worker_is_ready_when_it_has_its_partitions_and_says_so_in_the_words_of_core(site: OpsSite) -> None:
@@ -119,27 +111,6 @@ def test_a_database_that_hangs_or_is_away_degrades_and_holds_up_no_answer(behind
         [consumer] = (part for part in body["components"] if part["name"] == "consumer")
         assert "draining" in consumer["details"]["not_ready"]
         assert worker.process.wait(30) == 0
-
-
-def test_a_broker_that_is_away_for_long_makes_a_worker_unready_until_it_is_back(
-    own_kafka: Kafka, tmp_path: Path
-) -> None:
-    site = OpsSite(TestTopics(own_kafka.address), f"duckdb:{tmp_path / 'bars.duckdb'}", tmp_path)
-    with site.worker(session_timeout="6s") as worker:
-        probe = site.probe(worker)
-        until(lambda: probe.ready and probe.part("broker")["state"] == "healthy", 60, "it is ready")
-        own_kafka.kill()
-
-        def state(path: str = "/readyz") -> tuple[int, str]:
-            for each in ("/healthz", "/metrics"):
-                assert quickly(probe, each)[0] == 200
-            return probe.health(path)[0], probe.part("broker")["state"]
-
-        until(lambda: state() == (200, "degraded"), 20, "it notices, and waits")
-        until(lambda: state() == (503, "unhealthy"), 20, "it has waited for longer than a session lasts")
-        assert float(probe.part("broker")["away_s"]) >= 6
-        own_kafka.resume()
-        until(lambda: state() == (200, "healthy"), 60, "the broker is back")
 
 
 def test_a_port_in_use_ends_the_second_worker_with_a_clear_word(site: OpsSite) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from market_data_core.events import EventEnvelope, InMemoryBus, create_event_bus
 from market_data_core.telemetry import BackpressureLevel, FeedbackEvent, RateAdjustment
 
@@ -24,9 +22,8 @@ from streams.ecosystem.buses import CoreBus
 from streams.ecosystem.envelopes import encode_envelope
 from streams.ecosystem.redis_bus import RedisBus
 from support.coordinator import Coordinator
-from support.kafka import Kafka, TestTopics
+from support.kafka import TestTopics
 from support.pulse import TTL_S, Ends
-from support.redis_server import Redis
 from support.wait import eventually
 from support.workers import environment
 
@@ -325,53 +322,6 @@ def test_without_the_redis_package_the_bridge_can_be_embedded(tmp_path: Path) ->
     assert (done.stdout.decode().strip(), done.returncode) == ("InMemoryBus", 0), done.stderr.decode()
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is logged of sides that go and come."""
-    events: list[str] = []
-
-    def take(logger: object, method: str, entry: MutableMapping[str, Any]) -> str:
-        events.append(entry["event"])
-        raise structlog.DropEvent
-
-    own = structlog.wrap_logger(None, processors=[take], cache_logger_on_first_use=False)
-    monkeypatch.setattr(streams.ecosystem.links, "log", own)
-    return events
-
-
-@pytest.fixture
-async def mortal_ends(own_redis: Redis, topics: TestTopics) -> AsyncIterator[Ends]:
-    ends = Ends(own_redis.url, topics)
-    yield ends
-    await ends.close()
-
-
-@pytest.mark.covers("recovery")
-async def test_redis_is_killed_and_comes_back(own_redis: Redis, mortal_ends: Ends, said: list[str]) -> None:
-    ends = mortal_ends
-    async with ends.bridge() as bridge:
-        await ends.say("hard")
-        await eventually(lambda: bridge.counts.repeated > 0, 30, "hard is repeated")
-        await asyncio.to_thread(own_redis.kill)
-        await eventually(lambda: bridge.health().state == HealthState.degraded, 30, "it is noticed")
-        count = bridge.counts.repeated
-        await eventually(
-            lambda: time.time() - ends.heard()[-1].ts > 2 * TTL_S,
-            20,
-            "nobody speaks for stores that cannot be heard",
-        )
-        assert bridge.counts.repeated == count
-        assert "away for" in bridge.health().details["bus"]
-        await asyncio.to_thread(own_redis.resume)
-        await eventually(lambda: bridge.counts.repeated > count, 20, "it is repeated again")
-        assert bridge.health().state == HealthState.healthy
-        await ends.forget_connections()
-        await ends.say("ok")
-        await eventually(lambda: ends.last() == {"ok"}, 30, "ok")
-        await eventually(lambda: ends.pending() == 0, 30, "all is acknowledged")
-    assert said == ["bus.away", "bus.back"], "each once"
-
-
 async def test_redis_comes_back_without_its_data(ends: Ends) -> None:
     async with ends.bridge() as bridge:
         await ends.say("hard")
@@ -381,28 +331,3 @@ async def test_redis_comes_back_without_its_data(ends: Ends) -> None:
         await eventually(lambda: ends.last() == {"ok"}, 30, "what is said after it is heard")
         await eventually(lambda: ends.pending() == 0, 30, "and acknowledged")
         assert bridge.health().state == HealthState.healthy
-
-
-@pytest.mark.covers("recovery")
-async def test_kafka_is_killed_and_comes_back_and_nothing_is_acknowledged_before(
-    own_kafka: Kafka, redis: str, said: list[str]
-) -> None:
-    topics = TestTopics(own_kafka.address)
-    ends = Ends(redis, topics)
-    async with ends.bridge() as bridge:
-        await ends.say("ok")  # which is not repeated, so that nobody notices before something is to be told
-        await eventually(lambda: ends.last() == {"ok"}, 30, "ok")
-        await asyncio.to_thread(own_kafka.kill)
-        await ends.say("hard")
-        await eventually(lambda: bridge.health().state == HealthState.degraded, 30, "it is noticed")
-        assert ends.pending() == 1, "what Kafka has not taken is not done"
-        await ends.say("ok")
-        assert ends.undone() == 2
-        await asyncio.to_thread(own_kafka.resume)
-        await eventually(lambda: bridge.health().state == HealthState.healthy, 30, "it is back")
-        await eventually(lambda: ends.last() == {"ok"}, 30, "the last word is told")
-        await eventually(lambda: ends.undone() == 0, 30, "and all is acknowledged")
-        told = [level for level, _ in itertools.groupby(f.level.value for f in ends.heard())]
-        assert told == ["ok", "hard", "ok"], "what waited is told first"
-    assert said == ["kafka.away", "kafka.back"], "each once"
-    await ends.close()

@@ -8,9 +8,7 @@ import logging
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import pytest
 from confluent_kafka import Producer
@@ -19,61 +17,12 @@ from schemas.errors import BrokerError, ConfigError
 from schemas.feedback import Feedback, Level, encode_feedback
 from schemas.rate import RateAdjustment, encode_rate
 from streams.flow.subscribe import Subscription, feedback, rates
-from streams.settings import Settings, load_settings
-from support.kafka import Kafka, TestTopics
-from support.workers import Group, environment
+from streams.settings import load_settings
+from support.following import DEADLINE_S, Bench, eventually, seen
+from support.kafka import TestTopics
+from support.workers import environment
 
 pytestmark = pytest.mark.kafka
-
-DEADLINE_S = 30.0
-
-
-async def eventually(condition: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"after {timeout_s} s still not: {what}"
-        await asyncio.sleep(0.02)
-
-
-@dataclass
-class Bench:
-    """Topics of a test's own, and who speaks on them. What is said is numbered by the queue's size."""
-
-    topics: TestTopics
-    settings: Settings
-    producer: Producer
-    feedback: str
-    rate: str
-    said: int = 0
-
-    def say(self, count: int = 1, partition: int = 0) -> None:
-        for _ in range(count):
-            event = Feedback(
-                coordinator_id="store-1",
-                queue_size=self.said,
-                capacity=10,
-                level=Level.soft,
-                ts=time.time(),
-                partition=partition,
-                epoch=1,
-            )
-            self.send(self.feedback, encode_feedback(event), partition)
-            self.said += 1
-        assert self.producer.flush(10) == 0
-
-    def send(self, topic: str, value: bytes | None, partition: int = 0) -> None:
-        self.producer.produce(topic, value, partition=partition)
-        assert self.producer.flush(10) == 0
-
-    def group(self, name: str) -> Group:
-        return Group(self.topics.bootstrap, self.topics.prefix + name)
-
-    def members(self, name: str) -> int:
-        return len(self.group(name).assignment(self.feedback))
-
-    def follow(self, group: str | None = None, **options: bool) -> Subscription[Feedback]:
-        name = None if group is None else self.topics.prefix + group
-        return feedback(self.settings, group=name, **options)
 
 
 @pytest.fixture
@@ -82,42 +31,6 @@ def bench(topics: TestTopics) -> Iterator[Bench]:
     producer = Producer({"bootstrap.servers": topics.bootstrap, "linger.ms": 1})
     yield Bench(topics, settings, producer, topics("feedback.v1"), topics("rate.v1"))
     assert producer.flush(10) == 0
-
-
-class Seen:
-    """A subscriber that writes down what it gets, in a task."""
-
-    def __init__(self, events: Subscription[Feedback]) -> None:
-        self.events = events
-        self.numbers: list[int] = []
-        self.begun = asyncio.Event()
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        async with self.events as events:
-            self.begun.set()
-            async for event in events:
-                self.numbers.append(event.queue_size)
-
-    async def end(self) -> None:
-        self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.task
-
-
-@contextlib.asynccontextmanager
-async def seen(events: Subscription[Feedback]) -> AsyncIterator[Seen]:
-    subscriber = Seen(events)
-    try:
-        waiting = asyncio.create_task(subscriber.begun.wait())
-        await asyncio.wait([waiting, subscriber.task], return_when="FIRST_COMPLETED", timeout=DEADLINE_S)
-        waiting.cancel()
-        if subscriber.task.done():
-            subscriber.task.result()
-        assert subscriber.begun.is_set()
-        yield subscriber
-    finally:
-        await subscriber.end()
 
 
 def test_it_is_imported_without_faust() -> None:
@@ -314,27 +227,6 @@ async def test_leaving_the_loop_closes_the_consumer_however_it_is_left(bench: Be
     assert task.cancelled()
     assert bench.members("left") == 0
     assert bench.group("left").committed(bench.feedback)[0] == 1
-
-
-async def test_it_goes_on_by_itself_when_the_broker_is_back(own_kafka: Kafka) -> None:
-    topics = TestTopics(own_kafka.address)
-    settings = load_settings(None, broker=topics.bootstrap, topic_prefix=topics.prefix)
-    producer = Producer({"bootstrap.servers": topics.bootstrap, "log_level": 0})
-    bench = Bench(topics, settings, producer, topics("feedback.v1"), topics("rate.v1"))
-    async with seen(bench.follow()) as alone, seen(bench.follow("back")) as grouped:
-        async with seen(bench.follow("gone")) as gone:
-            bench.say(3)
-            for one in (alone, grouped, gone):
-                await eventually(lambda s=one: s.numbers == [0, 1, 2], "they get what is said")
-            await asyncio.to_thread(own_kafka.kill)
-            leaving = time.monotonic()
-            await gone.end()
-            assert time.monotonic() - leaving < 20, "who leaves does not wait for the broker"
-        await asyncio.to_thread(own_kafka.resume)
-        bench.say(3)
-        await eventually(lambda: alone.numbers == list(range(6)), "it goes on, and nothing comes twice", 60)
-        await eventually(lambda: set(grouped.numbers) == set(range(6)), "the group goes on", 60)
-        assert sorted(set(grouped.numbers)) == list(dict.fromkeys(grouped.numbers))
 
 
 @pytest.mark.parametrize("follow", [feedback, rates])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -71,3 +72,11 @@ class Probe:
         status, text = self.get("/metrics")
         assert status == 200, text
         return samples(text)
+
+
+def quickly(probe: Probe, path: str) -> tuple[int, str]:
+    """An answer, that nothing has held up."""
+    began = time.monotonic()
+    answer = probe.get(path)
+    assert time.monotonic() - began < 1.0, f"{path} took its time"
+    return answer
