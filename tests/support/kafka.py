@@ -190,7 +190,8 @@ def records(
     records: list[Message] = []
     try:
         while True:
-            for message in consumer.consume(1000, 1):
+            # It returns when it has so many or the time is over, whatever comes last.
+            for message in consumer.consume(1000, 0.02):
                 error = message.error()
                 if error is None:
                     records.append(message)
