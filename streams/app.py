@@ -12,6 +12,7 @@ from typing import Any
 import faust
 import structlog
 from faust.app.base import BootStrategy
+from faust.tables import TableManager
 from faust.types import TP
 from yarl import URL
 
@@ -34,6 +35,17 @@ log = structlog.get_logger(__name__)
 class _Boot(BootStrategy):  # type: ignore[misc]
     # The command ``faust worker`` would start one in every worker, all on the same port.
     enable_web = False
+
+
+class _Tables(TableManager):  # type: ignore[misc]
+    logger = logging.getLogger("faust.tables.manager")  # mode would take this module's, which is ours
+
+    async def on_start(self) -> None:
+        # Faust sleeps for a second first, so that tables can be declared: we have none, and each role would
+        # join its group that much later.
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -151,6 +163,7 @@ def build_app(settings: Settings, role: str, batch_topics: frozenset[str]) -> Ap
         stream_recovery_delay=0.0,
         web_enabled=False,
         autodiscover=False,
+        TableManager=_Tables,
     )
     transport: Transport = app.transport
     transport.batch_topics = batch_topics

@@ -384,3 +384,21 @@ async def test_a_commit_that_the_broker_does_not_answer_is_given_up_and_made_aga
         while not await consumer.commit():  # noqa: ASYNC110  the first may be ending
             await asyncio.sleep(0)
     assert len(begun) == 2
+
+
+async def test_a_role_subscribes_without_the_second_that_faust_leaves_to_tables() -> None:
+    consumer, _ = consumer_of(P0)
+    tables = consumer.app.tables
+    slept: list[float] = []
+
+    async def sleep(seconds: float, **kwargs: Any) -> None:
+        slept.append(seconds)
+
+    tables.sleep = sleep
+    try:
+        await tables.on_start()
+        await asyncio.wait_for(tables.wait_until_tables_registered(), 5)
+        assert tables.recovery.started
+        assert slept == []
+    finally:
+        await tables.recovery.stop()
