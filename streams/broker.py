@@ -109,6 +109,10 @@ def _said(exc: ssl.SSLError) -> str:
     return (exc.reason or "unusable").replace("_", " ").lower()
 
 
+#: Where every server refuses connections, this much is enough to know: it may be in the midst of a restart.
+REFUSED_S = 1.0
+
+
 async def cluster(settings: Settings, timeout_s: float = 5.0) -> ClusterMetadata:
     """Metadata of the cluster; `BrokerError` with the likely cause if it does not answer in time."""
     return await asyncio.to_thread(cluster_now, settings, timeout_s)
@@ -118,15 +122,27 @@ def cluster_now(settings: Settings, timeout_s: float = 5.0) -> ClusterMetadata:
     """`cluster`, for callers without an event loop."""
     errors: list[KafkaError] = []
     admin = AdminClient({**confluent_config(settings), "error_cb": errors.append})
-    try:
-        return admin.list_topics(timeout=timeout_s)
-    except KafkaException as exc:
-        admin.poll(0)
-        errors = errors or [exc.args[0]]
+    refused_s = min(REFUSED_S, timeout_s)
+    for wait_s in (refused_s, timeout_s - refused_s):
+        try:
+            return admin.list_topics(timeout=wait_s)
+        except KafkaException as exc:
+            admin.poll(0)
+            last = exc.args[0]
+        if _nobody_listens(errors):
+            break
+    errors = errors or [last]
     # Not within the handler, which would keep the client: with TLS its threads may crash an exiting process.
     del admin
     cause, hint = _explained(settings, errors)
     raise BrokerError(f"broker {settings.broker} did not answer: {cause}", hint=hint)
+
+
+def _nobody_listens(errors: list[KafkaError]) -> bool:
+    """Whether no server was reached, and each one refused."""
+    down = [error for error in errors if error.code() == KafkaError._ALL_BROKERS_DOWN]
+    others = [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
+    return bool(down) and bool(others) and all("Connection refused" in error.str() for error in others)
 
 
 #: Errors that say more than others do, the first one most.
