@@ -29,6 +29,9 @@ Step = Callable[[], Awaitable[None]]
 #: How often what became committable is committed: more often only costs requests.
 COMMIT_INTERVAL_S = 1.0
 
+#: How often a worker tells its groups that it lives.
+HEARTBEAT_S = 1.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -153,7 +156,8 @@ def build_app(settings: Settings, role: str, batch_topics: frozenset[str]) -> Ap
         broker_credentials=faust_credentials(settings),
         broker_session_timeout=session_timeout_s,
         broker_request_timeout=max(90.0, session_timeout_s + 10),
-        broker_heartbeat_interval=min(3.0, session_timeout_s / 3),
+        # A member learns by its heartbeat that the group shares its partitions anew, and all wait for the last.
+        broker_heartbeat_interval=min(HEARTBEAT_S, session_timeout_s / 3),
         broker_commit_interval=max(COMMIT_INTERVAL_S, settings.checkpoint / 1e9),
         # Faust's own assignor keeps partition p of every topic with one worker; it is in use while
         # there are standby replicas. With round robin feedback reaches the wrong worker.

@@ -69,6 +69,8 @@ class Source:
             # For offsets that are gone; where to begin is decided by the member.
             "auto_offset_reset": "earliest",
             "retry_backoff_ms": 500,
+            # By this a member learns that another one has come or gone.
+            "heartbeat_interval_ms": 1000,
             **self._options,
         }
         consumer = aiokafka.AIOKafkaConsumer(**config)

@@ -228,7 +228,7 @@ async def test_market_data_store_s_own_coordinator_speaks_on_kafka_without_redis
 async def test_what_is_published_or_applied_holds_the_ticks_of_real_workers_back(
     kafka: str, topics: TestTopics, tmp_path: Path
 ) -> None:
-    scene = Scene(kafka, topics, NOBODY, tmp_path, 'feedback_ttl = "3s"', 'follow_lag = "false"')
+    scene = Scene(kafka, topics, NOBODY, tmp_path, 'feedback_ttl = "2s"', 'follow_lag = "false"')
 
     async def sees(condition: Callable[[], bool], what: str) -> None:
         # In a thread: what asks the broker must not keep the voices in this loop from repeating themselves.
@@ -248,7 +248,7 @@ async def test_what_is_published_or_applied_holds_the_ticks_of_real_workers_back
             await sees(lambda: all_at(0.0), "all are paused")
             paused_at = time.monotonic()
             await sees(
-                lambda: time.monotonic() - paused_at > 3.5, "more time passes than feedback counts for"
+                lambda: time.monotonic() - paused_at > 2.5, "more time passes than feedback counts for"
             )
             assert all_at(0.0), "what was said once still holds"
             await bus.publish(event(1, "ok"))

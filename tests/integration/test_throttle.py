@@ -64,11 +64,13 @@ class Scene:
     async def told(self, count: int) -> list[RateAdjustment]:
         """What was published since the last look: so many, and no more."""
         told: list[RateAdjustment] = []
-        await eventually(lambda: told.extend(self._look()) or len(told) >= count, f"{count} are published")
-        return told + self._look()
+        await eventually(
+            lambda: told.extend(self._look(0.02)) or len(told) >= count, f"{count} are published"
+        )
+        return told + self._look(0.3)
 
-    def _look(self) -> list[RateAdjustment]:
-        messages = self.rates.consume(100, 0.3)
+    def _look(self, wait_s: float) -> list[RateAdjustment]:
+        messages = self.rates.consume(100, wait_s)
         for message in messages:
             assert decode_rate(message.value()).partition == message.partition()
         return [decode_rate(message.value()) for message in messages]
