@@ -24,7 +24,11 @@ OWN_TOPICS = ("bars.v1", "bars.state.v1", "feedback.v1", "rate.v1", "ticks.dlq.v
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment, without the settings of whoever runs the tests."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    theirs = (
+        "TIDEGATE_",
+        "PYTEST_",
+    )  # a pytest that a test starts runs in one process, whatever this one does
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     path = os.pathsep.join(filter(None, (str(ROOT), clean.get("PYTHONPATH", ""))))
     return {**clean, "PYTHONPATH": path, **variables}
 

@@ -28,6 +28,7 @@ def shared(store: Worker) -> set[int]:
     return partitions if len(partitions) == 2 else set()
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.covers("feedback loop")
 @pytest.mark.covers("escalation")
