@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import psutil
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from support.wait import until
 
@@ -120,6 +120,13 @@ class Group:
         request = ConsumerGroupTopicPartitions(self.name, tps)
         result = self._admin.list_consumer_group_offsets([request])[self.name].result(10)
         return [tp.offset for tp in sorted(result.topic_partitions, key=lambda tp: tp.partition)]
+
+    def ends(self, topic: str, partitions: int = 4) -> list[int]:
+        """Where the partitions of a topic end."""
+        latest = OffsetSpec.latest()
+        asked = self._admin.list_offsets({TopicPartition(topic, p): latest for p in range(partitions)})
+        told = sorted((tp.partition, future.result(10).offset) for tp, future in asked.items())
+        return [offset for _, offset in told]
 
 
 class Settled:
