@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support import tiers
+from support import alone, tiers
 from support.kafka import Kafka, TestTopics, running_kafka, running_mortal_kafka
 from support.points import check_points
 from support.postgres import Postgres, running_postgres
@@ -95,6 +95,10 @@ def schema_registry() -> Iterator[str]:
     with running_registry() as url:
         tier.server = "Apicurio Registry (a Java process)"
         yield url
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    alone.register(config)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-import structlog
 
 from support import tiers
 from support.cli import assert_one_clear_line, tidegate
@@ -194,14 +192,8 @@ def mistaken(
         "TIDEGATE_TOPIC_PREFIX": ends.prefix,
     }.items():
         monkeypatch.setenv(name, value)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     yield ends, in_process(monkeypatch, capsys)
     ends.close_readers()
-    # Commands set logging up, for a standard error that will be gone.
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def assert_told(done: Done, *words: str) -> None:

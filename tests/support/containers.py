@@ -61,7 +61,12 @@ def forgo_ryuk_where_it_cannot_be_had() -> None:
 #: Below those that systems give to outgoing connections. One of these may be somebody's by the time a server
 #: binds it; and who tries again and again to reach a server that is down may get connected to itself, and keep it
 #: from its port.
-_PORTS = range(20_000, 32_000)
+#: Test processes that run beside each other have different ones: between choice and use, a port is nobody's.
+_MINE, _OF = (
+    os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:],
+    os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"),
+)
+_PORTS = range(20_000, 32_000)[int(_MINE) % int(_OF) :: int(_OF)]
 _given: set[int] = set()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from streams.cli import main
 
@@ -32,9 +35,22 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
     def run(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["tidegate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exited:
+        with _logging_as_it_was(), pytest.raises(SystemExit) as exited:
             main(no_agents)
         captured = capsys.readouterr()
         return Done(int(exited.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@contextmanager
+def _logging_as_it_was() -> Iterator[None]:
+    """Commands set logging up, for a standard error that is gone when the test ends."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()

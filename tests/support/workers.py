@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import psutil
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from support.wait import until
 
@@ -24,7 +24,11 @@ OWN_TOPICS = ("bars.v1", "bars.state.v1", "feedback.v1", "rate.v1", "ticks.dlq.v
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment, without the settings of whoever runs the tests."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+    theirs = (
+        "TIDEGATE_",
+        "PYTEST_",
+    )  # a pytest that a test starts runs in one process, whatever this one does
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     path = os.pathsep.join(filter(None, (str(ROOT), clean.get("PYTHONPATH", ""))))
     return {**clean, "PYTHONPATH": path, **variables}
 
@@ -116,6 +120,13 @@ class Group:
         request = ConsumerGroupTopicPartitions(self.name, tps)
         result = self._admin.list_consumer_group_offsets([request])[self.name].result(10)
         return [tp.offset for tp in sorted(result.topic_partitions, key=lambda tp: tp.partition)]
+
+    def ends(self, topic: str, partitions: int = 4) -> list[int]:
+        """Where the partitions of a topic end."""
+        latest = OffsetSpec.latest()
+        asked = self._admin.list_offsets({TopicPartition(topic, p): latest for p in range(partitions)})
+        told = sorted((tp.partition, future.result(10).offset) for tp, future in asked.items())
+        return [offset for _, offset in told]
 
 
 class Settled:

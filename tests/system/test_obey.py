@@ -114,6 +114,7 @@ def _is_heard(scene: Scene, ends: Ends) -> Callable[[int], bool]:
     return look
 
 
+@pytest.mark.alone
 def test_tidegate_feed_obeys(kafka: str, topics: TestTopics, tmp_path: Path) -> None:
     scene = Scene(kafka, topics, NOBODY, tmp_path)
     command = f"-m agents feed --topic {scene.ticks} --rate 4000/s --instruments 40 --obey --json".split()
@@ -166,6 +167,7 @@ def test_without_a_rate_topic_it_says_so(kafka: str, topics: TestTopics, tmp_pat
     assert_one_clear_line(done, f"{topics.prefix}rate.v1")
 
 
+@pytest.mark.alone
 def test_the_example_in_the_docs_obeys(kafka: str, topics: TestTopics, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "backpressure.md").read_text()
     example = re.search(r"<!-- obeying feed -->\n```python\n(.*?)```", text, re.DOTALL)

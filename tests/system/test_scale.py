@@ -13,7 +13,7 @@ from support.load import Load
 from support.wait import until
 from support.workers import OWN_TOPICS, Group, Settled, Worker, wait_assigned
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.alone]
 
 TICKS_PER_S = 2000
 INSTRUMENTS = 60

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,8 +179,14 @@ class TestTail:
             )
         with socket.create_server(("127.0.0.1", 0)) as unused:
             port = unused.getsockname()[1]
-        for command in (("tail", "rate"), ("status",), ("status", "--json")):
-            done = tidegate(*command, "--broker", f"127.0.0.1:{port}", cwd=place.folder)
+
+        def ask(command: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
+            return tidegate(*command, "--broker", f"127.0.0.1:{port}", cwd=place.folder)
+
+        commands = ("tail", "rate"), ("status",), ("status", "--json")
+        with ThreadPoolExecutor(len(commands)) as at_once:  # each waits for an answer, for some seconds
+            answers = list(at_once.map(ask, commands))
+        for done in answers:
             assert_one_clear_line(done, "did not answer", "is it running")
             assert done.stdout == b""
 
