@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from support.wait import until
@@ -99,7 +99,11 @@ class Group:
 
     def __init__(self, bootstrap: str, name: str) -> None:
         self.name = name
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        config = {"bootstrap.servers": bootstrap, "log_level": 0}
+        self._admin = AdminClient(config)
+        self._onlooker = Consumer(
+            {**config, "group.id": name, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        )
 
     def assignment(self, topic: str) -> list[set[int]]:
         """The partitions of a topic that each member owns."""
@@ -116,10 +120,9 @@ class Group:
 
     def committed(self, topic: str, partitions: int = 4) -> list[int]:
         """Committed offsets; -1001 where there is none."""
-        tps = [TopicPartition(topic, p) for p in range(partitions)]
-        request = ConsumerGroupTopicPartitions(self.name, tps)
-        result = self._admin.list_consumer_group_offsets([request])[self.name].result(10)
-        return [tp.offset for tp in sorted(result.topic_partitions, key=lambda tp: tp.partition)]
+        # An admin client would end this process where the broker is killed meanwhile: see `Groups.committed`.
+        tps = self._onlooker.committed([TopicPartition(topic, p) for p in range(partitions)], 10)
+        return [tp.offset for tp in sorted(tps, key=lambda tp: tp.partition)]
 
     def ends(self, topic: str, partitions: int = 4) -> list[int]:
         """Where the partitions of a topic end."""
