@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from market_data_core.telemetry import AuditEnvelope
 
 from support.cli import assert_one_clear_line, tidegate
+from support.inprocess import in_process
 from support.kafka import TestTopics
 from support.ops_site import OpsSite
 from support.wait import until
@@ -28,18 +30,31 @@ def site(topics: TestTopics, tmp_path: Path) -> OpsSite:
     return made
 
 
-def control(site: OpsSite, *arguments: str, status: int = 0) -> dict[str, Any]:
-    done = tidegate("control", *arguments, "--json", cwd=site.folder)
-    assert done.returncode == status, done.stderr.decode() + done.stdout.decode()
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+Control = Callable[..., dict[str, Any]]
 
 
-def test_a_paused_role_stays_paused_through_a_restart_until_it_is_resumed(site: OpsSite) -> None:
+@pytest.fixture
+def control(site: OpsSite, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Control:
+    """``tidegate control ARGUMENTS --json``, where the site's settings are; its answer."""
+    monkeypatch.chdir(site.folder)
+    run = in_process(monkeypatch, capsys)
+
+    def ask(*arguments: str, status: int = 0) -> dict[str, Any]:
+        done = run("control", *arguments, "--json")
+        assert done.status == status, done.err + done.out
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    return ask
+
+
+def test_a_paused_role_stays_paused_through_a_restart_until_it_is_resumed(
+    site: OpsSite, control: Control
+) -> None:
     with site.worker("one") as worker:
         probe = site.probe(worker)
         until(lambda: probe.ready and probe.part("consumer")["bars.assigned"] == "4", 60, "it is ready")
-        asked = control(site, "pause", "bars")
+        asked = control("pause", "bars")
         [answer] = asked["answers"]
         assert asked["silent"] == 0
         assert answer["result"] == {"status": "ok", "detail": "paused here: 0, 1, 2, 3 of 4 partitions"}
@@ -76,10 +91,10 @@ def test_a_paused_role_stays_paused_through_a_restart_until_it_is_resumed(site: 
         assert probe.metrics()["tidegate_ticks_total",] == 0
         assert probe.part("consumer")["bars.lag"] == "1"
 
-        assert len(control(site, "resume", "bars", "--partition", "0")["answers"]) == 1
+        assert len(control("resume", "bars", "--partition", "0")["answers"]) == 1
         until(lambda: probe.metrics()["tidegate_ticks_total",] == 1, 20, "partition 0 goes on")
         assert probe.part("consumer")["bars.paused"] == "1,2,3"
-        control(site, "resume", "bars")
+        control("resume", "bars")
         until(lambda: probe.part("consumer")["bars.paused"] == "", 20, "all go on")
         assert worker.stop() == 0
     log = tidegate("control", "log", cwd=site.folder).stdout.decode().splitlines()
@@ -88,12 +103,12 @@ def test_a_paused_role_stays_paused_through_a_restart_until_it_is_resumed(site: 
 
 
 def test_a_paused_store_takes_no_bars_and_a_store_that_asks_for_less_is_heard_beside_an_operator(
-    site: OpsSite,
+    site: OpsSite, control: Control
 ) -> None:
     with site.worker() as worker:
         probe = site.probe(worker)
         until(lambda: probe.ready and probe.part("consumer")["store.assigned"] == "4", 60, "it is ready")
-        control(site, "pause", "store", "--partition", "0")
+        control("pause", "store", "--partition", "0")
         for second in (0, 3, 6):
             site.tick(second, "A", 0)
             site.tick(second, "B", 1)
@@ -107,19 +122,19 @@ def test_a_paused_store_takes_no_bars_and_a_store_that_asks_for_less_is_heard_be
             return str(partition) in probe.part("consumer")["bars.paused"].split(",")
 
         until(lambda: held(2), 20, "the store's word holds")
-        control(site, "resume", "bars", "--partition", "2")
+        control("resume", "bars", "--partition", "2")
         assert held(2), "an operator's resume ends an operator's pause only"
-        control(site, "resume", "store")
+        control("resume", "store")
         until(lambda: probe.metrics()["tidegate_store_bars_written_total",] == 4, 30, "the rest is stored")
 
 
-def test_who_takes_a_partition_over_obeys_too(site: OpsSite) -> None:
+def test_who_takes_a_partition_over_obeys_too(site: OpsSite, control: Control) -> None:
     with site.worker("one", roles="bars") as one, site.worker("two", roles="bars") as two:
         probes = [site.probe(one), site.probe(two)]
         until(
             lambda: all(probe.part("consumer")["bars.assigned"] == "2" for probe in probes), 60, "they share"
         )
-        asked = control(site, "pause", "bars")
+        asked = control("pause", "bars")
         details = [answer["result"]["detail"] for answer in asked["answers"]]
         assert len(details) == 2
         assert all(detail.endswith("of 2 partitions") for detail in details)
@@ -129,18 +144,18 @@ def test_who_takes_a_partition_over_obeys_too(site: OpsSite) -> None:
         until(lambda: probes[1].part("consumer")["bars.assigned"] == "4", 60, "the other takes over")
         until(lambda: probes[1].part("consumer")["bars.lag"] == "4", 30, "the ticks wait")
         assert probes[1].metrics()["tidegate_ticks_total",] == 0
-        control(site, "resume", "bars")
+        control("resume", "bars")
         until(lambda: probes[1].metrics()["tidegate_ticks_total",] == 4, 30, "it goes on")
 
 
-def test_settings_are_read_again_whole_or_not_at_all(site: OpsSite) -> None:
+def test_settings_are_read_again_whole_or_not_at_all(site: OpsSite, control: Control) -> None:
     with site.worker("worker") as worker:
         probe = site.probe(worker)
         until(lambda: probe.ready and probe.part("consumer")["bars.assigned"] == "4", 60, "it is ready")
-        assert control(site, "reload", "bars")["answers"][0]["result"]["detail"] == "nothing has changed"
+        assert control("reload", "bars")["answers"][0]["result"]["detail"] == "nothing has changed"
 
         site.config("worker", scale_hard=0.25, queue_capacity=7)
-        [refused] = control(site, "reload", "bars", status=1)["answers"]
+        [refused] = control("reload", "bars", status=1)["answers"]
         assert refused["result"]["status"] == "error"
         assert (
             "queue_capacity cannot change while it runs, so nothing was changed"
@@ -153,12 +168,12 @@ def test_settings_are_read_again_whole_or_not_at_all(site: OpsSite) -> None:
 
         until(lambda: scale() == 0, 20, "it is as it was")
         site.config("worker", scale_hard=0.25)
-        [taken] = control(site, "reload", "bars")["answers"]
+        [taken] = control("reload", "bars")["answers"]
         assert taken["result"] == {"status": "ok", "detail": "scale_hard = 0.25"}
         until(lambda: scale() == 0.25, 20, "it goes by the new one")
 
         (site.folder / "worker.toml").write_text("policy = ")
-        [refused] = control(site, "reload", "store", status=1)["answers"]
+        [refused] = control("reload", "store", status=1)["answers"]
         assert "worker.toml" in refused["result"]["detail"]
         assert probe.metrics()["tidegate_control_actions_total", "store", "reload", "error"] == 1
 
@@ -194,18 +209,18 @@ def test_an_action_without_workers_holds_for_those_that_start(site: OpsSite) -> 
     assert time.monotonic() - began < 15
 
 
-def test_a_control_topic_that_is_made_anew_begins_anew(site: OpsSite) -> None:
+def test_a_control_topic_that_is_made_anew_begins_anew(site: OpsSite, control: Control) -> None:
     with site.worker(roles="bars") as worker:
         probe = site.probe(worker)
         until(lambda: probe.ready and probe.part("consumer")["bars.assigned"] == "4", 60, "it is ready")
-        control(site, "pause", "bars", "--partition", "1")
-        control(site, "pause", "bars", "--partition", "2")
+        control("pause", "bars", "--partition", "1")
+        control("pause", "bars", "--partition", "2")
         until(lambda: probe.part("consumer")["bars.paused"] == "1,2", 20, "both are paused")
         name = f"{site.prefix}control.v1"
         site.topics.admin.delete_topics([name], operation_timeout=30)[name].result(30)
         until(lambda: name not in site.topics.admin.list_topics(timeout=10).topics, 20, "it is gone")
         site.topics("control.v1", 1, cleanup_policy="compact")
-        asked = control(site, "pause", "bars", "--partition", "3", "--wait", "40")
+        asked = control("pause", "bars", "--partition", "3", "--wait", "40")
         assert [answer["result"]["status"] for answer in asked["answers"]] == ["ok"]
         until(lambda: probe.part("consumer")["bars.paused"] == "3", 20, "that is what holds")
         assert worker.events("control.anew")
