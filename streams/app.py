@@ -41,7 +41,7 @@ class _Boot(BootStrategy):  # type: ignore[misc]
 
 
 class _Tables(TableManager):  # type: ignore[misc]
-    logger = logging.getLogger("faust.tables.manager")  # mode would take this module's, which is ours
+    logger = logging.getLogger("faust.tables")  # mode would take this module's, which is ours
 
     async def on_start(self) -> None:
         # Faust sleeps for a second first, so that tables can be declared: we have none, and each role would
