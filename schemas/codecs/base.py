@@ -62,8 +62,15 @@ class Codec(ABC):
         return ()
 
     def columns(self, rows: Sequence[Any]) -> Trades:
-        """Rows of `decode_run`. Raises BadTick if one of them is no good trade: `decode` tells why."""
-        raise NotImplementedError(f"{type(self).__name__} decodes no runs")
+        """Rows of `decode_run`. Raises BadTick if one of them is no good trade: `decode` tells why.
+
+        Rows are records, unless a feed has some of its own kind.
+        """
+        trades = Trades.none()
+        for row in rows:
+            for trade in self.decode(row):
+                trades.append(trade)
+        return trades
 
     @abstractmethod
     def _trades(self, value: bytes) -> Sequence[Trade]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -185,6 +186,8 @@ async def test_a_program_slows_its_own_provider_down_by_what_stores_say(topics: 
         # The store is gone, and said no good-bye.
         await eventually(lambda: applied[-1] == (1.0, "ok"), "its pause ends")
     await handler.close()
+    told = [step for step, _ in itertools.groupby(applied)]
+    assert told == [(0.3, "soft"), (0.0, "hard"), (1.0, "ok")], "each in its turn, and nothing between"
 
 
 class GatedSink:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import subprocess
 import sys
 import time
@@ -147,6 +148,8 @@ async def test_both_versions_of_the_protocol_of_redis_are_understood(ends: Ends,
         await ends.say("hard")
         await eventually(lambda: ends.last() == {"hard"}, 30, "what is said now")
         await eventually(lambda: ends.undone() == 0, 30, "all is acknowledged")
+        told = [level for level, _ in itertools.groupby(f.level.value for f in ends.heard())]
+        assert told == ["soft", "hard"], "in their order"
 
 
 async def test_two_bridges_of_one_group_say_the_same(ends: Ends) -> None:

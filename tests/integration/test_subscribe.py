@@ -18,7 +18,8 @@ from schemas.feedback import Feedback, Level, encode_feedback
 from schemas.rate import RateAdjustment, encode_rate
 from streams.flow.subscribe import Subscription, feedback, rates
 from streams.settings import load_settings
-from support.following import DEADLINE_S, Bench, eventually, seen
+from support.events import DEADLINE_S, eventually
+from support.following import Bench, seen
 from support.kafka import TestTopics
 from support.workers import environment
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from faust.types import TP
@@ -22,17 +23,15 @@ from streams.flow.valve import Valve
 from streams.producer import BarrierProducer
 from streams.runtime import running
 from streams.settings import load_settings
+from support import events
 from support.kafka import TestTopics
 
 TTL_S = 1.5
 LONG_S = 60.0
 
 
-async def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"after {timeout_s} s still not: {what}"
-        await asyncio.sleep(0.01)
+#: Nothing here takes longer than a time to live and a look.
+eventually = partial(events.eventually, timeout_s=10)
 
 
 @dataclass

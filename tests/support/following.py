@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from confluent_kafka import Producer
@@ -13,17 +13,9 @@ from confluent_kafka import Producer
 from schemas.feedback import Feedback, Level, encode_feedback
 from streams.flow.subscribe import Subscription, feedback
 from streams.settings import Settings
+from support.events import DEADLINE_S
 from support.kafka import TestTopics
 from support.workers import Group
-
-DEADLINE_S = 30.0
-
-
-async def eventually(condition: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"after {timeout_s} s still not: {what}"
-        await asyncio.sleep(0.02)
 
 
 @dataclass

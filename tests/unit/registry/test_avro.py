@@ -159,9 +159,10 @@ def test_garbage_is_a_bad_record_or_a_message_that_the_codec_judges(garbage: byt
     except BadRecord:
         return
     try:
-        get_codec("tidegate").decode(message)
+        trades = get_codec("tidegate").decode(message)
     except BadTick:
         return
+    assert all(trade.symbol for trade in trades)
 
 
 @given(st.data())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 
 import pytest
@@ -44,8 +44,9 @@ class Told:
             raise BadBar("it does not fit")
         return WriteResult(len(bars), 0, [bar for bar in bars if bar.symbol == "ELSEWHERE"])
 
-    def read(self, query: BarQuery) -> object:
-        raise NotImplementedError
+    async def read(self, query: BarQuery) -> AsyncIterator[list[Bar]]:
+        for none in ():
+            yield none
 
     async def close(self) -> None: ...
 
