@@ -32,6 +32,7 @@ INSERT INTO {EXACT} (tenant, {COLUMN_LIST})
 SELECT tenant, {", ".join(f"{name}::numeric" if name in NUMBERS else name for name in COLUMNS)}
 FROM {STAGE}
 """
+_IS_THERE = f"EXISTS (SELECT FROM {EXACT} AS b WHERE {' AND '.join(f'b.{n} = s.{n}' for n in EXACT_KEY)})"
 INSERT_NEW = f"""{_INSERT} ORDER BY {_KEY} ON CONFLICT DO NOTHING RETURNING {", ".join(KEY)}"""
 """In the order of the key, so that workers that write the same bars wait for each other without deadlock.
 
@@ -40,7 +41,7 @@ inserts the same row at the same time, PostgreSQL may find it in the other one, 
 """
 
 REPLACE_OLDER = f"""
-{_INSERT} AS s WHERE EXISTS (SELECT FROM {EXACT} AS b WHERE {" AND ".join(f"b.{n} = s.{n}" for n in EXACT_KEY)})
+{_INSERT} AS s WHERE {_IS_THERE}
 ORDER BY {_KEY}
 ON CONFLICT ({_KEY}) DO UPDATE SET {assignments("excluded")}, updated_at = now()
 WHERE {SAME_SOURCE.format(new="excluded", old=EXACT)} AND {IS_NEWER.format(new="excluded", old=EXACT)}
@@ -50,7 +51,7 @@ RETURNING {", ".join(KEY)}
 
 FIND_TAKEN = f"""
 SELECT {", ".join(KEY)} FROM {STAGE} AS s
-WHERE NOT EXISTS (SELECT FROM {EXACT} AS b WHERE {" AND ".join(f"b.{n} = s.{n}" for n in EXACT_KEY)})
+WHERE NOT {_IS_THERE}
 ORDER BY {_KEY} LIMIT 1
 """
 """A bar whose symbol is that of another instrument in upper case."""
