@@ -29,7 +29,9 @@ class _Link:
         self._wake(socket.SHUT_RD)
         for thread in self.threads:
             thread.join(0.5)
-        self._wake(socket.SHUT_RDWR)  # whoever sends to a peer that does not read
+        # Whoever sends to a peer that does not read. Not without need: it would say a proper end before the reset.
+        if any(thread.is_alive() for thread in self.threads):
+            self._wake(socket.SHUT_RDWR)
 
     def _wake(self, how: int) -> None:
         for end in self.ends:
