@@ -64,7 +64,7 @@ def _lines(folder: object, symbol: str, day: int) -> list[bytes]:
 
 
 class FlawedLoad:
-    """Ticks at a steady rate from a thread, until it is stopped. What it sent is what the log holds."""
+    """Ticks at a steady rate from a thread, until it is stopped. The log holds all that it sent."""
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "ticks": outcome.expected.ticks,
         "duplicates": outcome.expected.duplicates,
         "late": outcome.expected.late,
+        "resent": outcome.resent,
         "garbage": outcome.garbage,
         "bars": len(outcome.expected.bars),
         "compared": outcome.compared,
@@ -74,9 +75,10 @@ def _facts(outcome: Outcome) -> list[str]:
     compared = ", ".join(f"{count:,} in the {where}" for where, count in outcome.compared.items())
     compacted = f" ({told['bar_offsets_compacted']:,} compacted)" if outcome.bars_compacted else ""
     own = f"{told['exits_of_their_own']} of their own accord, {told['exits_unexcused']} that no fault excuses"
+    took = f"{told['seconds']:,.0f} s"
     return [
         f"{told['ticks']:,} ticks ({told['duplicates']:,} duplicates, {told['late']:,} late)",
-        f"{told['garbage']:,} records of garbage, all in {told['seconds']:,.0f} s",
+        f"{told['garbage']:,} records of garbage, {told['resent']:,} sent once more by their client, all in {took}",
         f"{told['bars']:,} bars expected, {compared} compared: {told['unequal']:,} unequal",
         f"{told['bar_records']:,} records in the bars topic, of {told['bar_offsets']:,} offsets{compacted}",
         f"{told['workers_started']} workers started, {told['exits']} exits: {own}",
