@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.bar import Bar, bar_key
 from schemas.errors import BadBar
@@ -25,22 +27,31 @@ def _number(whole: int, fraction: int) -> str:
 
 
 _PRICE, _SUM = _number(*PRICE_DIGITS), _number(*SUM_DIGITS)
-_all_plain = re.compile(rf"(?:{_PRICE} ){{4}}(?:{_PRICE}|None)(?: {_SUM}){{4}}").fullmatch
+_ALL_PLAIN = rf"^(?:{_PRICE} ){{4}}(?:{_PRICE}|None)(?: {_SUM}){{4}}$"
 _is_price, _is_sum = re.compile(_PRICE).fullmatch, re.compile(_SUM).fullmatch
 _readable = re.compile(r"(-?)0*([0-9]+)(?:\.([0-9]*))?", re.ASCII).fullmatch
 
 
 def fitted(bars: Sequence[Bar]) -> list[Bar]:
     """The bars with their numbers in plain notation; raises BadBar for one that a database would alter."""
-    return [
-        bar
-        if _all_plain(
-            f"{bar.open} {bar.high} {bar.low} {bar.close} {bar.vwap} "
-            f"{bar.volume} {bar.turnover} {bar.buy_volume} {bar.sell_volume}"
+    return [bar if plain else _fit(bar) for bar, plain in zip(bars, _plain_ones(bars), strict=True)]
+
+
+def _plain_ones(bars: Sequence[Bar]) -> Sequence[bool]:
+    # Arrow's expressions do all bars in one call, in half of the time that Python's take.
+    try:
+        numbers = pa.array(
+            [
+                f"{bar.open} {bar.high} {bar.low} {bar.close} {bar.vwap} "
+                f"{bar.volume} {bar.turnover} {bar.buy_volume} {bar.sell_volume}"
+                for bar in bars
+            ],
+            pa.string(),
         )
-        else _fit(bar)
-        for bar in bars
-    ]
+    except UnicodeEncodeError:  # half of a character: one of them is no number
+        return [False] * len(bars)
+    plain: list[bool] = pc.match_substring_regex(numbers, _ALL_PLAIN).to_pylist()
+    return plain
 
 
 def bad_bar(bar: Bar, what: str) -> BadBar:
