@@ -116,9 +116,9 @@ def _options() -> argparse.Namespace:
         "--rate",
         type=int,
         nargs="+",
-        default=[10_000],
-        help="how busy the market is: ticks a second of event time, which decides how many bars there are "
-        "(%(default)s); several give a table each",
+        default=[100_000, 10_000],
+        help="how busy the market is: ticks a second of event time, which decides how many bars there are; "
+        "several give a table each (%(default)s: a busy one, and the backlog of a quiet one)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, a list of tables")
     parser.add_argument(
