@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -88,3 +89,21 @@ def main(roles: Callable[[], Any]) -> None:
         if exc.hint:
             click.echo(f"  hint: {exc.hint}", err=True)
         sys.exit(1)
+    except OSError as exc:
+        if not _output_is_lost():
+            raise
+        click.echo(f"tidegate: standard output: {exc.strerror}", err=True)
+        click.echo("  hint: the work itself was done up to there; only its report is cut off", err=True)
+        sys.exit(1)
+
+
+def _output_is_lost() -> bool:
+    """Whether standard output takes nothing; what it has not taken is dropped then."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError:
+        # Python flushes it once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -85,6 +85,23 @@ def test_a_full_disk_under_the_dead_letters_is_told(rows: list[str], tmp_path: P
     assert "tidegate: --dead-letters /dev/full: No space left on device" in done.stderr.decode().splitlines()
 
 
+@pytest.mark.embedded
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_a_full_disk_under_the_report_is_told(options: list[str], tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "t.csv", [_row(1)])
+    command = [sys.executable, "-m", "agents", "run", str(path), *options]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=environment(), cwd=tmp_path, timeout=60
+        )
+    assert done.returncode == 1
+    told = done.stderr.decode()
+    assert "tidegate: standard output: No space left on device" in told.splitlines()
+    assert "Traceback" not in told
+    assert "Exception ignored" not in told
+
+
 @pytest.mark.kafka
 def test_sigterm_ends_a_run_and_deletes_its_topics(kafka: str, topics: TestTopics, tmp_path: Path) -> None:
     def of_runs() -> set[str]:
