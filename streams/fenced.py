@@ -46,6 +46,10 @@ _PERMANENT = frozenset(
     }
 )
 
+#: How long it is waited for what made a transaction fail: it follows at once, if at all.
+_CAUSE_S = 0.1
+
+_GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 _FENCED = frozenset(
     {KafkaError._FENCED, KafkaError._FATAL, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
 )
@@ -206,8 +210,8 @@ class FencedProducer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(producer))
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
-        # The first refusal is the cause; those that follow were thrown out with it.
-        if error is not None and self._refused is None:
+        # The first refusal is the cause; those that were thrown out with it follow, or are told before it.
+        if error is not None and (self._refused is None or self._refused[0].code() in _GIVEN_UP):
             self._refused = error, f"{message.topic()}[{message.partition()}]"
 
     def _explained(self, exc: KafkaException) -> ProduceError:
@@ -219,8 +223,10 @@ class FencedProducer:
                 hint="was this process stopped or cut off? or does another group have the same topic_prefix?",
             )
         if self._producer is not None:
+            # The cause may not have been told yet: where all that is said is that it failed, it is on its way.
+            untold = error.code() == KafkaError._STATE and self._refused is None
             with contextlib.suppress(KafkaException):  # it tells of a fatal error, which is this one
-                self._producer.poll(0)  # the cause may not have been told yet
+                self._producer.poll(_CAUSE_S if untold else 0)
         if self._refused is not None:
             error, where = self._refused
         if error.code() in _PERMANENT:
