@@ -1,7 +1,7 @@
 """Bars in PostgreSQL, 13 or later, which any number of workers write and anyone reads.
 
-A batch is copied into a temporary table and merged from there with INSERT ... ON CONFLICT in one transaction:
-it is twice as fast as arrays in parameters. Numbers are NUMERIC without bounds.
+A batch is copied into a temporary table and merged from there in one transaction: it is twice as fast as arrays in
+parameters. Numbers are NUMERIC without bounds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+
+import asyncpg
 
 from schemas.bar import Bar
 from schemas.errors import BadBar, StoreRefused, StoreTooSlow, TidegateError
@@ -26,9 +29,11 @@ from streams.store.postgres_sql import (
     FIND_CONFLICTS,
     FIND_KEY,
     FIND_RIGHTS,
+    INSERT_NEW,
     LOCK,
     SESSION,
     STAGE,
+    TAKE_BACK,
     TYPES,
     UPSERT,
     select,
@@ -51,7 +56,7 @@ class PostgresStore:
         self._timeout_s = timeout_s
         self._connection: Any = None
         self._started = False
-        self._repeats = False  # most of the last batch was there already: of the next one, too, it seems
+        self._last = _Merged()
         self._lock = asyncio.Lock()
 
     async def open(self) -> None:
@@ -105,7 +110,7 @@ class PostgresStore:
 
     async def _write(self, bars: Sequence[Bar]) -> WriteResult:
         rows = fitted(bars)
-        written, refused = 0, list[Bar]()
+        merged, refused = _Merged(), list[Bar]()
         try:
             with self._explaining():
                 connection = await self._connected()
@@ -116,8 +121,8 @@ class PostgresStore:
                 for n, some in enumerate(rounds(rows)):
                     if n:
                         await connection.execute(CLEAR_STAGE)
-                    count, conflicts = await _merge(connection, some, self._repeats)
-                    written += count
+                    done, conflicts = await _merge(connection, some, self._last)
+                    merged += done
                     refused += conflicts
                 await transaction.commit()
         except BadBar:
@@ -126,9 +131,9 @@ class PostgresStore:
         except BaseException:
             self._drop()  # and with it the transaction, in whatever state it is
             raise
-        self._repeats = 2 * written < len(bars)
+        self._last = merged
         conflicts = conflicting(bars, refused)
-        return WriteResult(written, len(bars) - written - len(conflicts), conflicts)
+        return WriteResult(merged.written, len(bars) - merged.written - len(conflicts), conflicts)
 
     async def _connected(self) -> Any:
         if self._connection is None or self._connection.is_closed():
@@ -201,18 +206,58 @@ class PostgresStore:
             raise found from error
 
 
-async def _merge(connection: Any, bars: list[Bar], repeats: bool) -> tuple[int, list[Bar]]:
-    """How many bars were written, and which were not as their row has another source."""
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What became of a batch: a good guess at what will become of the next."""
+
+    bars: int = 0
+    written: int = 0
+    new: int = 0
+    """Of the written ones, those that had no row before."""
+
+    @property
+    def all_new(self) -> bool:
+        """Whether nothing of it was there; also of no batch at all."""
+        return self.new == self.bars
+
+    @property
+    def mostly_stale(self) -> bool:
+        """Whether most of it was there already, as after a restart."""
+        return 2 * self.written < self.bars
+
+    def __add__(self, more: _Merged) -> _Merged:
+        return _Merged(self.bars + more.bars, self.written + more.written, self.new + more.new)
+
+
+async def _merge(connection: Any, bars: list[Bar], last: _Merged) -> tuple[_Merged, list[Bar]]:
+    """What was written, and the bars that were not as their row has another source.
+
+    How is a matter of speed only, and chosen by what became of the `last` batch.
+    """
     await connection.copy_records_to_table(STAGE, records=map(to_row, bars), columns=COLUMNS)
+    if last.all_new and await _insert(connection):
+        return _Merged(len(bars), len(bars), len(bars)), []
     left = len(bars)
-    if repeats:
+    if last.mostly_stale:
         left -= _count(await connection.execute(DROP_STALE))
-    written = _count(await connection.execute(UPSERT)) if left else 0
+    written, new = await connection.fetchrow(UPSERT) if left else (0, 0)
     conflicts = []
     if written < left:
         by_key = {key_of(bar): bar for bar in bars}
         conflicts = [by_key[tuple(row)] for row in await connection.fetch(FIND_CONFLICTS)]
-    return written, conflicts
+    return _Merged(len(bars), written, new), conflicts
+
+
+async def _insert(connection: Any) -> bool:
+    """Whether the bars were all new; nothing is written where one is not."""
+    try:
+        await connection.execute(INSERT_NEW)
+        if await connection.fetchval(FIND_KEY):  # without it nothing would tell a row that is there twice
+            return True
+    except asyncpg.UniqueViolationError:
+        pass
+    await connection.execute(TAKE_BACK)
+    return False
 
 
 def _count(tag: str) -> int:

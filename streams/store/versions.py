@@ -21,19 +21,28 @@ def rounds(bars: Sequence[Bar]) -> Iterator[list[Bar]]:
     these are written the row is there, and the database tells whose it is.
     """
     while bars:
-        held: dict[Key, Bar] = {}
-        rest = []
-        for bar in bars:
-            key = key_of(bar)
-            other = held.setdefault(key, bar)
-            if other is bar:
-                continue
-            if _source(other) != _source(bar):
-                rest.append(bar)
-            elif newer(bar, other):
-                held[key] = bar
+        held = {key_of(bar): bar for bar in bars}
+        rest = list[Bar]()
+        if len(held) < len(bars):
+            held, rest = _newest(bars)
         yield list(held.values())
         bars = rest
+
+
+def _newest(bars: Sequence[Bar]) -> tuple[dict[Key, Bar], list[Bar]]:
+    """Of each key the newest version from the source of its first, and the bars from others."""
+    held: dict[Key, Bar] = {}
+    rest = []
+    for bar in bars:
+        key = key_of(bar)
+        other = held.setdefault(key, bar)
+        if other is bar:
+            continue
+        if _source(other) != _source(bar):
+            rest.append(bar)
+        elif newer(bar, other):
+            held[key] = bar
+    return held, rest
 
 
 def conflicting(bars: Sequence[Bar], refused: Iterable[Bar]) -> list[Bar]:

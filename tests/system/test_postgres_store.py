@@ -104,6 +104,24 @@ async def test_a_conflict_with_a_row_that_another_worker_is_just_writing_is_seen
         await other.close()
 
 
+async def test_a_batch_that_is_not_what_the_last_one_was_is_written_all_the_same(dsn: str) -> None:
+    bars = [a_bar(start_ns=START_NS + n * SECOND_NS) for n in range(40)]
+    newer = [a_bar(start_ns=bar.start_ns, revision=1) for bar in bars]
+    async with opened(open_store(dsn)) as store:
+        for batch, written in (
+            (bars[:10], 10),  # all new, and the next ones are taken to be
+            (newer[5:10] + bars[10:20], 15),
+            (bars[:10], 0),
+            (newer[:10] + bars[20:21], 6),
+            (bars[21:30], 9),
+            (bars[30:], 10),
+            (bars[:20], 0),
+        ):
+            result = await store.write(batch)
+            assert (result.written, result.stale) == (written, len(batch) - written)
+        assert await rows(store) == newer[:10] + bars[10:]
+
+
 async def test_columns_stand_in_the_documented_order(dsn: str) -> None:
     async with opened(open_store(dsn)):
         attributes = "FROM pg_attribute WHERE attrelid = 'bars'::regclass AND attnum > 0"
