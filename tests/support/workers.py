@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,6 +130,20 @@ class Group:
         asked = self._admin.list_offsets({TopicPartition(topic, p): latest for p in range(partitions)})
         told = sorted((tp.partition, future.result(10).offset) for tp, future in asked.items())
         return [offset for _, offset in told]
+
+    def reaches_the_ends(self, topic: str, partitions: Iterable[int]) -> Callable[[], bool]:
+        """Whether it has consumed all that was in those when this was called.
+
+        Who has been at half rate for some seconds needs as many again for it, however busy the machine is;
+        a rate over some seconds would also depend on how far behind its first and its last commit were.
+        """
+        ends = self.ends(topic)
+
+        def look() -> bool:
+            committed = self.committed(topic)
+            return all(committed[partition] >= ends[partition] for partition in partitions)
+
+        return look
 
 
 class Settled:

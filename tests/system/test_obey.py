@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from schemas.rate import decode_rate
 from support.cli import assert_one_clear_line, tidegate
 from support.coordinator import Coordinator
-from support.kafka import TestTopics
+from support.kafka import TestTopics, records
 from support.scene import ALL, Scene, held
 from support.wait import until
 from support.workers import ROOT, environment, wait_assigned
@@ -138,6 +139,9 @@ def test_a_feed_that_starts_under_pressure_knows_it_and_without_workers_the_last
         wait_assigned(scene.bars_group, 1, scene.ticks, [bars])
         store.say({0: "hard", 1: "soft"})
         until(lambda: held([bars]) == {0: 0.0, 1: 0.5}, 20, "0 is paused, 1 slowed")
+        # What a worker does, it logs first: killed there, it would have told nobody.
+        until(lambda: _told(scene, 0) == 0, 10, "the rate topic says that 0 is paused")
+        until(lambda: _told(scene, 1) == 0.5, 10, "the rate topic says that 1 is slowed")
         bars.kill()
     done = tidegate(
         *f"feed --topic {scene.ticks} --rate 800/s --instruments 40 --seconds 2 --obey --json".split(),
@@ -150,6 +154,12 @@ def test_a_feed_that_starts_under_pressure_knows_it_and_without_workers_the_last
     assert fed[0] == 0
     assert min(fed[1:]) > 0
     assert sum(fed) == json.loads(done.stdout)["published"]
+
+
+def _told(scene: Scene, partition: int) -> float | None:
+    """The scale that the rate topic holds last of a partition."""
+    said = records(scene.bootstrap, f"{scene.prefix}rate.v1", partition)
+    return decode_rate(said[-1].value()).scale if said else None
 
 
 def test_without_a_rate_topic_it_says_so(kafka: str, topics: TestTopics, tmp_path: Path) -> None:
