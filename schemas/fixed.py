@@ -15,7 +15,7 @@ MAX_DIGITS = 18
 """Integer digits of the largest number, in front of the point."""
 MAX_TEXT = 128
 """Characters of the longest text that is read."""
-_REMEMBERED = 1 << 15
+_REMEMBERED = 1 << 16
 
 _POWERS: list[int] = [10**exponent for exponent in range(SCALE + 1)]
 _LIMIT = 10 ** (MAX_DIGITS + SCALE)

@@ -16,7 +16,7 @@ from schemas.codecs import Codec, get_codec
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import LaneLost
 from streams.bars.engine import BarEngine
-from streams.bars.intake import MANY
+from streams.bars.intake import load
 from streams.bars.types import Counts, Record
 from streams.batch import Batch
 from streams.lane import Lane, Pace
@@ -25,6 +25,13 @@ from streams.outlet import Outlet
 from streams.settings import TickTopic
 from streams.tally import Tally
 from streams.topics import Topics
+
+#: What reads columns is loaded once there were so many ticks, and so many in a batch: it takes seconds where it was
+#: never compiled, and 100 MB. Who has few ticks never needs it.
+MANY_TICKS, BUSY = 20_000, 100
+
+#: Records from which on a batch is read in a thread beside the event loop; to hand over fewer takes longer.
+LARGE = 1_500
 
 #: Record header that says where in a file a record came from, as ``file:line``.
 SOURCE_HEADER = "tidegate-source"
@@ -90,14 +97,26 @@ class BarsPipeline:
         self._lanes: dict[int, Lane] = {}
         self._homes: dict[str, TP] = {}
         self._losses: defaultdict[int, int] = defaultdict(int)
+        self._loading: asyncio.Task[None] | None = None
         self._begun: dict[Lane, asyncio.Task[None]] = {}
 
     def read_ahead(self, batch: Batch) -> None:
-        """Begin to decode a large batch of ticks beside the event loop, of which much needs no interpreter."""
+        """Begin to read a large batch of ticks beside the event loop, which would be held up for too long."""
+        if self._loading is None and self.counts.ticks >= MANY_TICKS and len(batch) >= BUSY:
+            self._loading = asyncio.create_task(self._load())
         lane = self._lanes.get(batch.tp.partition)
         engine = lane and lane.engines.get(batch.tp)
-        if engine and len(batch) >= MANY:
+        if engine and len(batch) >= LARGE:
             batch.ahead = self._reader.submit(engine.read, batch.records)
+
+    async def _load(self) -> None:
+        if not await asyncio.to_thread(load):
+            log.warning(
+                "columns.off",
+                error="numba cannot be imported",
+                consequence="ticks are read one by one, at half the speed",
+                hint="`pip install numba`, if there is one for this Python",
+            )
 
     async def process(self, batch: Batch) -> None:
         """Apply one batch and hand its bars to the producer."""

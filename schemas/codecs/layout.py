@@ -2,27 +2,23 @@
 
 A producer writes every tick the same way: the same keys in the same order, the same spaces. Cut at its quotes,
 `{"symbol":"BTCUSDT","ts_ns":1723161255342000000,"price":"61837.63"}` is a row of pieces, of which some are the
-same in every record and the others are values. So a value begins where the constant before it ends, in all
-records at once, and ends at the byte that follows it; `words` finds and reads them. What is constant must be so,
-and a value must have exactly the form of its kind: a record is read here only if it is what the JSON decoder
-would read, and if one is not, the batch is left to that.
+same in every record and the others are values: `scan` reads them, all records in one call. A record is read here
+only if it is what the JSON decoder would read, and if one is not, the batch is left to that.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from schemas.codecs.words import PAD, Ints, Text, Unfit
+from schemas.codecs.scan import DECIMAL, DIGITS, INTEGER, NAME, SIDE, TEXT, Bytes, Ints, Words, scan
 from schemas.fixed import SCALE
 from schemas.trade import Names, instrument
 
-DIGITS: Final = 9
-"""Fraction digits of the prices and sizes that are read here."""
 UNIT: Final = 10 ** (SCALE - DIGITS)
 """What those are in units of `schemas.fixed`."""
 
@@ -30,13 +26,10 @@ _PIECE = re.compile(rb"(\s*:\s*)([-0-9.eE]+)(\s*[,}]\s*)").fullmatch
 _COLON = re.compile(rb"\s*:\s*").fullmatch
 _TEXTS = frozenset({"symbol", "venue", "price", "size", "trade_id", "side"})
 _NUMBERS = frozenset({"ts_ns", "price", "size", "trade_id", "recv_ns", "count"})
-_SIDES = {b"buy": 1, b"sell": -1}
-_SPACE = b" " * PAD
-_POINT = ord(".")
-_AT_LEAST = {"ts_ns": 16, "recv_ns": 16}
-"""Digits of a good one, and a few less: what has no more is none, whatever follows it."""
-_POWERS = 10 ** np.arange(DIGITS + 1)
-_MOST_WHOLE = (2**63 - 1) // 10**DIGITS
+_KINDS = {"symbol": NAME, "venue": NAME, "price": DECIMAL, "size": DECIMAL, "side": SIDE}
+"""Those of the other fields are integers, and that of an id in quotes is text."""
+_PAD: Final = bytes(8)
+"""After a text, so that there is a word at its last byte, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +48,6 @@ class Columns:
     trade_id: Ints | list[str] | None
     count: Ints | None
     recv_ns: Ints | None
-
-    def windows(self, interval_ns: int) -> int:
-        """How many windows of that length they fall into, those of each instrument counted by themselves."""
-        at = self.ts_ns // interval_ns
-        first = int(at.min())
-        return len(np.unique(self.code * (int(at.max()) - first + 1) + (at - first)))
 
 
 class NotSo(Exception):
@@ -102,6 +89,15 @@ class Layout:
             else:
                 self._constants[-1] += pieces[at + 1]
                 at += 2  # a number that is not read, null, true, false: must be the same everywhere
+        self._kinds = {
+            field: _KINDS.get(field, TEXT if after[:1] == b'"' else INTEGER)
+            for field, after in zip(self._fields, self._constants[1:], strict=True)
+        }
+        self._form: tuple[Any, ...] = (  # of `scan`, as far as it is always the same
+            *_bytes_and_words(b"".join((*self._constants, _PAD))),
+            np.cumsum([len(constant) for constant in self._constants]),
+            np.array(list(self._kinds.values()), np.int64),
+        )
 
     def _value(self, name: str, before: bytes, after: bytes) -> None:
         self._constants[-1] += before
@@ -120,111 +116,87 @@ class Layout:
     def columns(self, records: Sequence[bytes | None], venue: str) -> Columns:
         """Read records, of which there is one at least. Raises NotSo, and nothing else."""
         try:
-            joined = b"".join((_SPACE, *records, _SPACE))  # type: ignore[arg-type]
+            data = b"".join((*records, _PAD))  # type: ignore[arg-type]
         except TypeError:  # a record without a value
             raise NotSo from None
+        ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))  # type: ignore[arg-type]
+        cells = Cells(data, self._kinds, len(records))
+        fitting = scan(*_bytes_and_words(data), ends, *self._form, *cells.arrays)
+        if fitting < len(records):
+            raise NotSo
         try:
-            return self._columns(Text(joined), list(map(len, records)), venue)  # type: ignore[arg-type]
-        except (Unfit, UnicodeDecodeError):
+            instruments, code = _instruments(cells, venue)
+            return Columns(
+                instruments,
+                code,
+                cells["ts_ns"],
+                cells["price"],
+                cells["size"],
+                cells.get("side"),
+                cells.ids("trade_id"),
+                cells.get("count"),
+                cells.get("recv_ns"),
+            )
+        except UnicodeDecodeError:
             raise NotSo from None
 
-    def _columns(self, text: Text, lengths: list[int], venue: str) -> Columns:
-        # JSON has no control characters but those between its pieces, and a backslash stands for something else.
-        if text.lowest < ord(" ") or b"\\" in text.data:
-            raise NotSo
-        length = np.array(lengths, np.int64)
-        end = PAD + np.cumsum(length)
-        at = end - length
-        found: dict[str, Cells] = {}
-        for number, constant in enumerate(self._constants):
-            if number:
-                field = self._fields[number - 1]
-                width = text.find(at, constant[0], end - at, _AT_LEAST.get(field, 0))
-                found[field] = Cells(text, at, width, quoted=constant[:1] == b'"')
-                at = at + width
-            if bool((end - at < len(constant)).any()):
-                raise NotSo
-            text.must_be(at, constant)
-            at = at + len(constant)
-        if not bool((at == end).all()):
-            raise NotSo
-        side = found.get("side")
-        instruments, code = _instruments(found["symbol"], found.get("venue"), venue)
-        return Columns(
-            instruments,
-            code,
-            found["ts_ns"].integers(),
-            found["price"].decimals(),
-            found["size"].decimals(),
-            None if side is None else side.text.choose(side.start, side.width, _SIDES),
-            _ids(found.get("trade_id")),
-            found["count"].integers() if "count" in found else None,
-            found["recv_ns"].integers() if "recv_ns" in found else None,
-        )
+
+class Cells(Mapping[str, Ints]):
+    """What `scan` makes of records: by field, the column of its values."""
+
+    def __init__(self, data: bytes, kinds: dict[str, int], records: int) -> None:
+        self._data = data
+        self._kinds = kinds
+        self._row = {field: row for row, field in enumerate(kinds)}
+        self._values, self._starts, self._widths, self._firsts = np.empty((4, len(kinds), records), np.int64)
+        self._names = np.zeros(len(kinds), np.int64)
+
+    @property
+    def arrays(self) -> tuple[Ints, ...]:
+        """What `scan` fills."""
+        return self._values, self._starts, self._widths, self._firsts, self._names
+
+    def __getitem__(self, field: str) -> Ints:
+        column: Ints = self._values[self._row[field]]
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def names(self, field: str) -> list[str]:
+        """The names that the values of such a field stand for."""
+        row = self._row[field]
+        return self._texts(row, self._firsts[row, : self._names[row]])
+
+    def ids(self, field: str) -> Ints | list[str] | None:
+        """Ids, numbers or texts."""
+        if self._kinds.get(field) == TEXT:
+            return self._texts(self._row[field], slice(None))
+        return self.get(field)
+
+    def _texts(self, row: int, chosen: Ints | slice) -> list[str]:
+        starts = self._starts[row, chosen]
+        ends = starts + self._widths[row, chosen]
+        return [self._data[at:end].decode() for at, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """One field of all records, as it is written."""
-
-    text: Text
-    start: Ints
-    width: Ints
-    quoted: bool
-
-    def integers(self) -> Ints:
-        """Digits without a sign."""
-        return self.text.whole(self.start, self.width)
-
-    def decimals(self) -> Ints:
-        """Digits, perhaps with a point among them, in units of 1e-9."""
-        text, start, width = self.text, self.start, self.width
-        point = text.find(start, _POINT, width)
-        fraction = width - point - 1  # -1 where there is no point
-        if not bool(fraction.all()) or int(fraction.max()) > DIGITS:
-            raise NotSo
-        whole = text.whole(start, point)
-        if int(whole.max()) > _MOST_WHOLE:
-            raise NotSo
-        fraction = np.maximum(fraction, 0)
-        units: Ints = whole * 10**DIGITS + text.digits(start + width, fraction) * _POWERS[DIGITS - fraction]
-        if int(units.min()) < 0:  # beyond 64 bits
-            raise NotSo
-        return units
-
-    def distinct(self) -> tuple[list[str], Ints]:
-        """The different texts, and which of them each cell is."""
-        code, first = self.text.codes(self.start, self.width)
-        return self._texts(self.start[first], self.width[first]), code
-
-    def texts(self) -> list[str]:
-        """Each of them."""
-        return self._texts(self.start, self.width)
-
-    def _texts(self, start: Ints, width: Ints) -> list[str]:
-        data = self.text.data
-        return [
-            data[at:end].decode() for at, end in zip(start.tolist(), (start + width).tolist(), strict=True)
-        ]
-
-
-def _instruments(symbol: Cells, venue: Cells | None, own: str) -> tuple[list[Names], Ints]:
-    symbols, symbol_codes = symbol.distinct()
-    if venue is None:
+def _instruments(cells: Cells, own: str) -> tuple[list[Names], Ints]:
+    symbols, symbol_codes = cells.names("symbol"), cells["symbol"]
+    if "venue" not in cells:
         return [(own, text) for text in symbols], symbol_codes
-    venues, venue_codes = venue.distinct()  # which must be text, though it does not count beside our own
-    if own:
-        return [(own, text) for text in symbols], symbol_codes
-    if len(venues) == 1:
-        return [(venues[0], text) for text in symbols], symbol_codes
-    pairs, codes = np.unique(venue_codes * len(symbols) + symbol_codes, return_inverse=True)
+    venues = cells.names("venue")  # which must be text, though it does not count beside our own
+    if own or len(venues) == 1:
+        return [(own or venues[0], text) for text in symbols], symbol_codes
+    pairs, codes = np.unique(cells["venue"] * len(symbols) + symbol_codes, return_inverse=True)
     found = [(venues[v], symbols[s]) for v, s in (divmod(pair, len(symbols)) for pair in pairs.tolist())]
     if len({instrument(*names) for names in found}) < len(found):
         raise NotSo  # two spellings of one instrument
     return found, codes
 
 
-def _ids(cells: Cells | None) -> Ints | list[str] | None:
-    if cells is None:
-        return None
-    return cells.texts() if cells.quoted else cells.integers()
+def _bytes_and_words(data: bytes) -> tuple[Bytes, Words]:
+    """Of a text with `_PAD` at its end: its bytes, and the eight from each of them on as one integer."""
+    return np.frombuffer(data, np.uint8), np.ndarray((len(data) - len(_PAD) + 1,), "<u8", data, 0, (1,))

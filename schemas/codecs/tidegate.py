@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 N = TypeVar("N", str, msgspec.Raw)
 
 _REMEMBERED = 1 << 17
+_MOST_MISSES = 127
 
 
 class _Row(msgspec.Struct, Generic[N], gc=False):
@@ -99,24 +100,37 @@ class TidegateCodec(Codec):
     def __init__(self, venue: str = "") -> None:
         super().__init__(venue)
         self._layout: Layout | None = None
+        self._misses = self._passes = 0
+        """Where no batch is of one layout it costs time to try: more and more of them are passed over."""
         self._names = _Checked(self.venue)
 
     def read_columns(self, values: Sequence[bytes | None]) -> Columns | None:
         """See `Codec`. The layout is that of the last batch, or else of this one's first record."""
-        # Numpy takes its time to import: not for those who only ask for help.
+        if self._passes:
+            self._passes -= 1
+            return None
+        columns = self._read_columns(values)
+        if columns is None:
+            self._passes, self._misses = self._misses // 2, min(2 * self._misses + 1, _MOST_MISSES)
+        else:
+            self._misses = 0
+        return columns
+
+    def _read_columns(self, values: Sequence[bytes | None]) -> Columns | None:
+        # It takes its time to import: not for those who only ask for help.
         from schemas.codecs.layout import Layout, NotSo
 
         known = self._layout
         try:
             if known is not None:
-                return _usable(known.columns(values, self.venue))
+                return self._usable(known.columns(values, self.venue))
         except (NotSo, BadTick):
             pass  # the producer writes otherwise now, or one record is not like the others
         try:
             first = values[0] or b""
             _usual(first)
             self._layout = layout = Layout(first)
-            return None if layout == known else _usable(layout.columns(values, self.venue))
+            return None if layout == known else self._usable(layout.columns(values, self.venue))
         except (NotSo, BadTick, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
@@ -152,6 +166,21 @@ class TidegateCodec(Codec):
             [row.recv_ns for row in rows],
         )
 
+    def _usable(self, columns: Columns) -> Columns:
+        """Raises BadTick unless every trade is a good one."""
+        for names in columns.instruments:
+            self._names[names]  # which checks those that it has not seen yet
+        for times in (columns.ts_ns, columns.recv_ns):
+            if times is not None:
+                check_ns(int(times.min()))
+        if columns.count is not None and not 1 <= columns.count.min() <= columns.count.max() <= MAX_COUNT:
+            raise BadTick(Reason.malformed, "a count is out of range")
+        if isinstance(columns.trade_id, list):
+            lengths = set(map(len, columns.trade_id))
+            if not 1 <= min(lengths) <= max(lengths) <= MAX_ID or not "".join(columns.trade_id).isprintable():
+                raise BadTick(Reason.malformed, "a trade id cannot be used")
+        return columns
+
     def _trades(self, value: bytes) -> tuple[Trade]:
         try:
             row = _strings(value)
@@ -180,20 +209,3 @@ class TidegateCodec(Codec):
         except BadRecord as refusal:
             return str(refusal)
         return str(error)
-
-
-def _usable(columns: Columns) -> Columns:
-    """Raises BadTick unless every trade is a good one."""
-    for venue, symbol in columns.instruments:
-        check_venue(venue)
-        check_symbol(symbol)
-    for times in (columns.ts_ns, columns.recv_ns):
-        if times is not None:
-            check_ns(int(times.min()))
-    if columns.count is not None and not 1 <= columns.count.min() <= columns.count.max() <= MAX_COUNT:
-        raise BadTick(Reason.malformed, "a count is out of range")
-    if isinstance(columns.trade_id, list):
-        lengths = set(map(len, columns.trade_id))
-        if not 1 <= min(lengths) <= max(lengths) <= MAX_ID or not "".join(columns.trade_id).isprintable():
-            raise BadTick(Reason.malformed, "a trade id cannot be used")
-    return columns

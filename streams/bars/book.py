@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Final
-
-from msgspec.structs import replace
 
 from schemas.trade import Names, instrument
 from streams.bars.memory import Memory

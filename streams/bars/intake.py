@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from importlib import import_module
 from operator import attrgetter
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.codecs.base import Codec
@@ -20,11 +21,28 @@ if TYPE_CHECKING:
 
 _headers = attrgetter("headers")
 
-#: Records from which on columns pay.
-MANY: Final = 500
+#: Records from which on columns are read: of fewer it costs as much to begin.
+MANY: Final = 32
 
-#: Ticks in a window of an instrument, on average of a batch, from which on it pays to fold them in numpy.
-DENSE: Final = 4
+#: Ticks of an instrument in a window, on average of its windows, from which on it pays to fold them at once.
+DENSE: Final = 3
+
+_sheets: ModuleType | None = None
+"""What reads and folds columns, once it is there."""
+
+
+def load() -> bool:
+    """Have columns read from now on; false, and they are not, where there is no numba, or none for this numpy.
+
+    It imports what does it, and so compiles it: for a second or more, and a fraction where that was kept. Until
+    then, and without it, the same comes of it in more time.
+    """
+    global _sheets
+    try:
+        _sheets = import_module("streams.bars.sheet")
+    except ImportError:
+        return False
+    return True
 
 
 class Intake:
@@ -38,7 +56,7 @@ class Intake:
         self.records = records
         self.sheet: Sheet | None = None
         self.ticks = Ticks(Trades.none(), [])
-        """Those that are not in the sheet: all of them, or none."""
+        """Those that are not in the sheet."""
         self.malformed: list[tuple[int, BadTick, Replay | None]] = []
         """The records that cannot be decoded, by number."""
         self.replays: dict[int, Replay] = {}
@@ -50,22 +68,20 @@ class Intake:
         self.ignored = 0
         """Records without a trade."""
         self._codec = codec
-        if len(records) < MANY or not self._read_columns(intervals_ns):
+        if len(records) < MANY or _sheets is None or not self._read_columns(_sheets, intervals_ns):
             self._decode()
 
-    def _read_columns(self, intervals_ns: Sequence[int]) -> bool:
+    def _read_columns(self, sheets: Any, intervals_ns: Sequence[int]) -> bool:
         if any(map(_headers, self.records)):  # one of them may be a replay
             return False
         columns = self._codec.read_columns([record.value for record in self.records])
         if columns is None:
             return False
-        from streams.bars.sheet import Sheet, ticks_of  # numpy, for those who need it
-
-        if len(columns.code) >= DENSE * columns.windows(min(intervals_ns)):
-            with suppress(OverflowError):
-                self.sheet = Sheet(columns, self.records, intervals_ns)
-                return True
-        self.ticks = ticks_of(columns)
+        try:
+            self.sheet = sheet = sheets.Sheet(columns, self.records, intervals_ns, DENSE)
+            self.ticks = sheet.others()
+        except OverflowError:
+            self.ticks = sheets.ticks_of(columns)
         return True
 
     def _decode(self) -> None:

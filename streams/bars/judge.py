@@ -69,40 +69,40 @@ class Judge:
     def take_sheet(self, batch: Batch, sheet: Sheet) -> None:
         """Take a batch that is folded: the windows of an instrument where all of its ticks count, and in time."""
         records, counts = batch.intake.records, batch.counts
+        doubtful: list[int] = []
         for ticks in sheet:
-            book = self._books[ticks.names]
-            new = records[ticks.numbers[0]].offset > book.offset
+            book, numbers = self._books[ticks.names], ticks.numbers
+            new = records[numbers[0]].offset > book.offset
             if new and self._all_count(batch, book, ticks):
-                book.offset = records[ticks.numbers[-1]].offset
+                book.offset = records[numbers[-1]].offset
                 book.index = 0
-                counts.ticks += len(ticks)
-                counts.accepted += len(ticks)
+                counts.ticks += len(numbers)
+                counts.accepted += len(numbers)
                 ticks.fold(book)
                 batch.touched[book] = None
             else:
-                self.take(batch, ticks.ticks())
+                doubtful += numbers
+        if doubtful:
+            self.take(batch, sheet.ticks(doubtful))
 
     def _all_count(self, batch: Batch, book: Book, ticks: SheetTicks) -> bool:
         """Whether all of these ticks count, and in time: what `_take` asks one by one, asked of all.
 
         If so, the watermark and the memory of trade ids are those after the last of them.
         """
-        summary, grace_ns = ticks.summary, self.spec.grace_ns
+        newest_ns, grace_ns = ticks.newest_ns, self.spec.grace_ns
         if (
             (
-                summary.newest_ns > batch.latest_ns
+                newest_ns > batch.latest_ns
                 and not ticks.are_stamped(batch.intake.records, self.spec.max_future_ns)
             )
-            or (
-                summary.received_ns is not None
-                and summary.newest_ns > summary.received_ns + self.spec.max_future_ns
-            )
-            or summary.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
-            or summary.lag_ns > grace_ns
+            or newest_ns > ticks.received_ns + self.spec.max_future_ns
+            or ticks.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
+            or ticks.lag_ns > grace_ns
             or (self.spec.dedupe_ns is not None and not ticks.enter(book.seen, book.watermark_ns))
         ):
             return False
-        book.advance(summary.newest_ns, grace_ns)
+        book.advance(newest_ns, grace_ns)
         return True
 
     def take(self, batch: Batch, ticks: Ticks) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from streams.bars.memory import Memory
 from streams.bars.replays import is_replayed
@@ -69,42 +69,42 @@ class Seen:
         self.put(key, mark_ns)
         return True
 
-    def extend(self, ids: Sequence[str | int], marks_ns: Sequence[int]) -> bool:
+    def extend(self, ids: memoryview, marks_ns: memoryview, rising: int, floor_ns: int) -> bool:
+        """`extend_any` of 64-bit numbers from 0 on, where first come so many that are above all before them.
+
+        The marks of these do not descend; `floor_ns` is counted for those that are lower.
+        """
+        others = self._others.entries
+        if others and not others.keys().isdisjoint(ids):
+            return False
+        known = 0
+        if self._ids and self._ids[-1] >= ids[0]:
+            known = bisect_right(ids, self._ids[-1], 0, rising)
+        behind = [*ids[:known], *ids[rising:]]
+        if behind:
+            if len(set(ids)) < len(ids) or any(self.get(key) is not None for key in behind):
+                return False
+            marks_of_these = [max(mark_ns, floor_ns) for mark_ns in (*marks_ns[:known], *marks_ns[rising:])]
+            others.update(zip(behind, marks_of_these, strict=True))
+        self._ids.frombytes(ids[known:rising].cast("B"))
+        low = bisect_left(marks_ns, floor_ns, known, rising)
+        self._marks_ns.extend([floor_ns] * (low - known))
+        self._marks_ns.frombytes(marks_ns[low:rising].cast("B"))
+        return True
+
+    def extend_any(self, ids: Sequence[str | int], marks_ns: Sequence[int]) -> bool:
         """Insert ids in the order in which they came, if none is known and none comes twice; if not, nothing."""
+        others = self._others.entries
         entries = dict(zip(ids, marks_ns, strict=True))
-        if len(entries) < len(ids) or not self._others.entries.keys().isdisjoint(entries):
+        if len(entries) < len(ids) or not others.keys().isdisjoint(entries):
             return False
         if set(map(type, ids)) == {str}:
-            self._others.entries.update(entries)
+            others.update(entries)
             return True
         if self._ids and any(self.get(key) is not None for key in entries):
             return False
         for key, mark_ns in entries.items():
             self.put(key, mark_ns)
-        return True
-
-    def extend_numbers(self, ids: Any, marks_ns: Any, rising: Any = None) -> bool:
-        """`extend` with numpy's arrays of int64; no id is negative, and no watermark is below those before.
-
-        `rising` says which ids are above all before them in the array; without it, all are.
-        """
-        others, last = self._others.entries, self._ids[-1] if self._ids else -1
-        if last >= ids[0]:
-            above = ids > last
-            rising = above if rising is None else above & rising
-        if rising is not None or others:
-            keys = ids.tolist()
-            if len(set(keys)) < len(keys) or not others.keys().isdisjoint(keys):
-                return False
-        if rising is not None:
-            behind = ~rising
-            keys = ids[behind].tolist()
-            if any(self.get(key) is not None for key in keys):
-                return False
-            others.update(zip(keys, marks_ns[behind].tolist(), strict=True))
-            ids, marks_ns = ids[rising], marks_ns[rising]
-        self._ids.frombytes(ids.tobytes())
-        self._marks_ns.frombytes(marks_ns.tobytes())
         return True
 
     def _is_next(self, key: int, mark_ns: int) -> bool:

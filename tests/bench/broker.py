@@ -19,11 +19,15 @@ class Broker(NamedTuple):
     description: str
 
 
+#: Compiled as it would be in service: the brokers of tests are not.
+HEAP = {"KAFKA_HEAP_OPTS": "-Xms512m -Xmx1g"}
+
+
 class HostKafka(Kafka):
     """Kafka in the host's network, where no proxy copies every byte. Linux only."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(**HEAP)
         controller = free_port()
         self.ports.clear()
         self.with_kwargs(mem_limit="4g", network_mode="host")
@@ -41,7 +45,7 @@ def bench_broker() -> Iterator[Broker]:
         yield Broker(given, "of unknown version, named by TIDEGATE_TEST_KAFKA")
         return
     on_host = sys.platform == "linux"
-    with HostKafka() if on_host else Kafka() as broker:
+    with HostKafka() if on_host else Kafka(**HEAP) as broker:
         broker.wait_ready()
         network = "the host's network" if on_host else "a published port"
         yield Broker(broker.address, f"{broker.version}, in a container on {network}")

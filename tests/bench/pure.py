@@ -10,6 +10,7 @@ import msgspec
 from schemas.bar import bar_key, encode_bar
 from schemas.codecs import get_codec
 from streams.bars.engine import BarEngine
+from streams.bars.intake import load
 from streams.bars.types import BarSpec, BarType
 from streams.simulate import SimTick, SimulatedFeed
 
@@ -59,6 +60,8 @@ def batches(records: list[PureRecord], size: int) -> list[list[PureRecord]]:
 
 def engine(spec: BarSpec) -> BarEngine:
     """An engine as a worker has it."""
+    if not load():
+        raise RuntimeError("numba cannot be imported: what a worker has cannot be measured")
     return BarEngine(spec, get_codec("tidegate"), "md.ticks.v1", 0)
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import pytest
+import structlog
 from faust.types import TP
 
 from schemas.bar import Bar, decode_bar
@@ -18,7 +19,7 @@ from streams import pipeline as pipeline_module
 from streams.bars.state import dump_position
 from streams.batch import Batch, Ledger
 from streams.outlet import Out, Outlet
-from streams.pipeline import SOURCE_HEADER, TURNS, BarsPipeline
+from streams.pipeline import BUSY, SOURCE_HEADER, TURNS, BarsPipeline
 from streams.settings import TickTopic
 from streams.topics import Topics
 
@@ -425,3 +426,21 @@ async def test_much_output_is_committed_before_its_time() -> None:
     assert outlet.committed == []
     await pipeline.process(batch(1, 9, ledger, step_ns=60 * 10**9))
     assert ledger.committable(TICKS) == 10
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_what_reads_columns_is_loaded_once_there_are_many_ticks(there, monkeypatch) -> None:
+    loads: list[int] = []
+    monkeypatch.setattr("streams.pipeline.load", lambda: loads.append(1) or there)
+    monkeypatch.setattr("streams.pipeline.MANY_TICKS", 100)
+    pipeline = pipeline_of(Transactions(), keep_state=False)
+    with structlog.testing.capture_logs() as logged:
+        for number, size in enumerate([BUSY, BUSY - 1, BUSY, BUSY]):
+            a_batch = batch(200 * number, 200 * number + size - 1)
+            pipeline.read_ahead(a_batch)
+            assert (pipeline._loading is None) == (number < 2), "few ticks so far, then few in a batch"
+            await pipeline.process(a_batch)
+        assert pipeline._loading is not None
+        await pipeline._loading
+    assert loads == [1]
+    assert [entry["event"] for entry in logged] == ([] if there else ["columns.off"])

@@ -134,7 +134,8 @@ def test_an_instrument_is_venue_and_symbol_or_the_bare_symbol() -> None:
 )
 def test_a_bad_tick_says_why(value: bytes | None, reason: Reason, detail: str) -> None:
     bad = refusal(value)
-    assert (bad.reason, detail in bad.detail) == (reason, True), bad.detail
+    # Some of it is msgspec's words, and which of them are capitals has changed.
+    assert (bad.reason, detail.lower() in bad.detail.lower()) == (reason, True), bad.detail
     assert len(bad.detail) < 250
 
 

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -337,3 +338,16 @@ def test_a_layout_is_learnt_anew_where_the_producer_writes_otherwise() -> None:
     assert codec.read_columns([record(), turned]) is None
     assert codec.read_columns([turned, record()]) is None
     assert codec.read_columns([turned, turned]) is not None
+
+
+def test_where_no_batch_is_of_one_layout_few_are_tried_until_one_is() -> None:
+    codec = get_codec("tidegate", "")
+    mixed = [record(), record(side=...)]
+    with mock.patch.object(Layout, "columns", autospec=True, side_effect=Layout.columns) as tried:
+        for _ in range(1000):
+            assert codec.read_columns(mixed) is None
+    assert tried.call_count < 50
+    found = [codec.read_columns([record(), record()]) is not None for _ in range(200)]
+    first = found.index(True)
+    assert first < 64
+    assert all(found[first:])

@@ -1,0 +1,161 @@
+"""Reads many records of one layout in one pass over their bytes; see `layout` for what that is. Compiled.
+
+A record is constants and values in turns. A constant must stand where it should, byte for byte, and a value ends
+at the first byte of the constant after it, and must have exactly the form of its kind.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.compiled import BYTES, INT, INTS, TABLE, WORDS, compiled, part
+
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint64]
+Ints = NDArray[np.int64]
+
+#: Fraction digits of decimals, and so their unit.
+DIGITS: Final = 9
+
+#: Kinds of values. Of each record they become, in the row of their field in `values`:
+INTEGER: Final = 0  # digits without a sign and without zeros in front: the number
+DECIMAL: Final = 1  # the same, perhaps with a point and up to `DIGITS` digits after it: in units of 1e-9
+SIDE: Final = 2  # buy or sell: 1 or -1
+NAME: Final = 3  # a text that repeats: a number for each, from 0 on, in the order in which they come
+TEXT: Final = 4  # any text: nothing
+#: Of names and texts `starts` and `widths` tell where they stand: a row for each field, a column for each record.
+
+_MOST: Final = 2**63 - 1
+_TENTH: Final = _MOST // 10
+_ZERO, _POINT, _SPACE, _BACKSLASH = ord("0"), ord("."), ord(" "), ord("\\")
+_SEED, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)  # of FNV-1a
+_BUY, _SELL = (np.uint64(int.from_bytes(side, "little")) for side in (b"buy", b"sell"))
+_THREE, _FOUR = np.uint64(2**24 - 1), np.uint64(2**32 - 1)
+
+
+@part
+def _number(data: Bytes, at: int, end: int, stop: int, digits: int) -> tuple[int, int]:
+    """The number at a place, in units of 10**-digits, and where it ends; -1 where there is none that fits."""
+    start, point, value = at, -1, 0
+    while at < end and data[at] != stop:
+        digit = int(data[at]) - _ZERO
+        if 0 <= digit <= 9:
+            if value >= _TENTH and (value > _TENTH or digit > _MOST % 10):
+                return -1, at
+            value = value * 10 + digit
+        elif data[at] == _POINT and point < 0:
+            point = at
+        else:
+            return -1, at
+        at += 1
+    whole_end, fraction = at, 0
+    if point >= 0:
+        whole_end, fraction = point, at - point - 1
+        if fraction == 0 or fraction > digits:
+            return -1, at
+    if whole_end == start or (data[start] == _ZERO and whole_end - start > 1):
+        return -1, at
+    for _ in range(digits - fraction):
+        if value > _TENTH:
+            return -1, at
+        value *= 10
+    return value, at
+
+
+@part
+def _equal(words: Words, at: int, others: Words, other_at: int, width: int) -> bool:
+    for i in range(0, width, 8):
+        different = words[at + i] ^ others[other_at + i]
+        if width - i < 8:
+            different <<= np.uint64(64 - 8 * (width - i))
+        if different != 0:
+            return False
+    return True
+
+
+@compiled(INT, BYTES, WORDS, INTS, BYTES, WORDS, INTS, INTS, TABLE, TABLE, TABLE, TABLE, INTS)
+def scan(
+    data: Bytes,
+    words: Words,
+    ends: Ints,
+    constants: Bytes,
+    constant_words: Words,
+    constant_ends: Ints,
+    kinds: Ints,
+    values: Ints,
+    starts: Ints,
+    widths: Ints,
+    firsts: Ints,
+    names: Ints,
+) -> int:
+    """Read the records that end at `ends`, one after the other; gives how many fit, up to the first that does not.
+
+    There is a constant before each value and one after the last, each but the first with a byte at least. Words
+    are the eight bytes from each byte on. `firsts` becomes, for each field of names, the record in which each was
+    first, and `names` how many there are.
+    """
+    fields = len(kinds)
+    room = 16
+    while room < 2 * len(ends):
+        room *= 2
+    table = np.full((fields, room), -1, np.int64)
+    end = 0
+    for record in range(len(ends)):
+        at, end = end, int(ends[record])
+        c = 0
+        for field in range(fields + 1):
+            until = int(constant_ends[field])
+            width = until - c
+            if end - at < width or not _equal(words, at, constant_words, c, width):
+                return record
+            at += width
+            c = until
+            if field == fields:
+                break
+            kind, stop, start = kinds[field], constants[until], at
+            if kind in (INTEGER, DECIMAL):
+                value, at = _number(data, at, end, stop, DIGITS if kind == DECIMAL else 0)
+                if value < 0:
+                    return record
+                values[field, record] = value
+                continue
+            key = _SEED
+            while at < end and data[at] != stop:
+                byte = data[at]
+                if byte < _SPACE or byte == _BACKSLASH:  # is no text, or stands for something else
+                    return record
+                key = (key ^ np.uint64(byte)) * _PRIME
+                at += 1
+            width = at - start
+            starts[field, record] = start
+            widths[field, record] = width
+            if kind == SIDE:
+                if width == 3 and words[start] & _THREE == _BUY:
+                    values[field, record] = 1
+                elif width == 4 and words[start] & _FOUR == _SELL:
+                    values[field, record] = -1
+                else:
+                    return record
+            elif kind == NAME:
+                slot = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(room - 1))
+                while True:
+                    code = table[field, slot]
+                    if code < 0:
+                        code = names[field]
+                        table[field, slot] = code
+                        firsts[field, code] = record
+                        names[field] = code + 1
+                        break
+                    first = firsts[field, code]
+                    if widths[field, first] == width and _equal(
+                        words, starts[field, first], words, start, width
+                    ):
+                        break
+                    slot = (slot + 1) & (room - 1)
+                values[field, record] = code
+        if at != end:
+            return record
+    return len(ends)
