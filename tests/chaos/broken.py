@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -111,15 +112,24 @@ def no_fence() -> None:
         async def close(self) -> None:
             await self._plain.close()
 
-    getmany = Consumer.getmany
+    class Sleeper:
+        """Notices that the process was stopped, and is dazed for a while after it."""
 
-    async def drowsy(self: Consumer, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        began = time.monotonic()
-        async for one in getmany(self, timeout):
-            yield one
-        if time.monotonic() - began > 4:
-            # Who wakes up and reads on at once may publish the right bars once more, over its own old ones.
-            await asyncio.sleep(2)
+        def __init__(self) -> None:
+            self._looked = self._until = time.monotonic()
+            threading.Thread(target=self._watch, daemon=True).start()
+
+        def _watch(self) -> None:
+            while True:
+                time.sleep(0.1)
+                self.is_dazed()
+
+        def is_dazed(self) -> bool:
+            now = time.monotonic()
+            if now - self._looked > 2:
+                self._until = now + 5
+            self._looked = now
+            return now < self._until
 
     def hasty(role: composition.BarsRole, ticks: frozenset[str]) -> None:
         # Early bars are harmless but for who publishes them: they need not wait until all has been read, nor for
@@ -135,8 +145,11 @@ def no_fence() -> None:
 
         pipeline.release = at_last  # type: ignore[method-assign]
 
+        allowance, sleeper = role.app.transport.allowance, Sleeper()
+        # Who wakes up and reads on at once may publish the right bars once more, over its own old ones.
+        role.app.transport.allowance = lambda tp: 0 if sleeper.is_dazed() else allowance(tp)
+
     composition.FencedPair = Plain  # type: ignore[misc,assignment]
-    Consumer.getmany = drowsy  # type: ignore[method-assign]
     _on_bars_role(hasty)
 
 
