@@ -143,10 +143,9 @@ def bars_role(
     async def recover(sender: Any, **kwargs: Any) -> None:
         if keep_state:
             tps = assigned(app, tick_names)
-            _, recalled, _ = await asyncio.gather(
+            _, recalled = await asyncio.gather(
                 take_over(settings, topics.state, pipeline, tps),
                 recall(settings, topics.feedback, throttle.owned),
-                holds.known(),
             )
             heard_upto.clear()
             heard_upto.update(recalled.ends)
@@ -251,7 +250,6 @@ def store_role(
         writer.forget()
 
     async def ready(sender: Any, **kwargs: Any) -> None:
-        await holds.known()
         app.joined = True
 
     app.startup.append(preflight)

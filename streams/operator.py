@@ -27,7 +27,7 @@ from streams.topics import Topics
 
 log = structlog.get_logger(__name__)
 
-#: Taking partitions over does not wait longer for it: the control topic may be away where the others are not.
+#: A start does not wait longer for it: the control topic may be away where the others are not.
 PATIENCE_S = 5.0
 
 
@@ -39,7 +39,7 @@ def worker_id() -> str:
 class Operator:
     """Obeys the control topic, and answers each action on the audit topic.
 
-    Contract: what is paused is known before the first partition is fetched (`Holds.known`), so that a pause
+    Contract: what is paused is known before the first partition is fetched, so that a pause
     outlives restarts and rebalances. A pause of the operator and one of a store hold beside each other. What
     cannot be read is logged, counted and passed over.
     """
@@ -65,7 +65,6 @@ class Operator:
         self._producer: BarrierProducer | None = None
         for name, role in roles.items():
             role.holds.by = partial(self.by, name)
-            role.holds.known = self.known
 
     def by(self, role: str, partition: int) -> str | None:
         """Who has paused a partition of a role here; None where nobody has. From any thread."""

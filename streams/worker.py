@@ -80,8 +80,13 @@ class Worker:
             self.endpoint = endpoint
 
     async def begin(self) -> None:
-        """Watch the broker and obey operators, once it is known that the broker is there."""
+        """Watch the broker and obey operators, once it is known that the broker is there.
+
+        Returns when it is known what they have paused: before the groups are joined, so that whoever is a member
+        answers what is asked of the members.
+        """
         self._tasks = [asyncio.create_task(self._beside(run)) for run in (self.broker.run, self.operator.run)]
+        await self.operator.known()
 
     async def _beside(self, run: Callable[[], Awaitable[None]]) -> None:
         try:

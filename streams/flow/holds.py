@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
-
-async def _at_once() -> None:
-    """Nobody can pause anything here."""
+from collections.abc import Callable
 
 
 class Holds:
@@ -15,5 +11,3 @@ class Holds:
     def __init__(self) -> None:
         self.by: Callable[[int], str | None] = lambda partition: None
         """Who has paused a partition; None where it is not paused. From any thread."""
-        self.known: Callable[[], Awaitable[None]] = _at_once
-        """Awaited at a take-over, before anything is fetched: until it is known what is paused."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ def test_who_takes_a_partition_over_obeys_too(site: OpsSite, control: Control) -
         assert probes[1].metrics()["tidegate_ticks_total",] == 0
         control("resume", "bars")
         until(lambda: probes[1].metrics()["tidegate_ticks_total",] == 4, 30, "it goes on")
+
+
+def test_whoever_is_a_member_of_the_group_answers(site: OpsSite, control: Control) -> None:
+    with site.worker("one", roles="bars"):
+        joined = partial(site.bars_group.assignment, site.ticks)
+        until(joined, 60, "it is a member, and may own nothing yet", every_s=0.01)
+        assert len(control("pause", "bars")["answers"]) == 1
 
 
 def test_settings_are_read_again_whole_or_not_at_all(site: OpsSite, control: Control) -> None:
