@@ -1,6 +1,8 @@
 """Fetched bytes give the same records and the same position as aiokafka makes of them, in less time."""
 
+import gc
 import struct
+import weakref
 from itertools import islice
 
 import pytest
@@ -174,6 +176,25 @@ def test_what_is_left_off_is_gone_on_with() -> None:
     ours = result._partition_records
     assert [record.offset for record in islice(ours, 3)] == [0, 1, 2]
     assert [record.offset for record in ours] == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("taken", [2, 4])
+def test_what_was_fetched_is_let_go_at_once(taken) -> None:
+    """Not when the garbage collector looks for cycles, which is seldom."""
+    result = object.__new__(FetchResult)
+    fetched = MemoryRecords(packed(0, 4))
+    packed_records = PartitionRecords(TP, fetched, None, 0, None, None, True, READ_UNCOMMITTED)
+    result._partition_records = packed_records
+    kept = weakref.ref(packed_records)
+    gc.disable()
+    try:
+        unpack(result)
+        del packed_records
+        assert len(list(islice(result._partition_records, taken))) == taken
+        del result._partition_records
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_what_was_taken_already_stays_taken() -> None:
