@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from array import array
 
 import msgspec
 
 from streams.bars.window import Window
 
-VERSION = 2
+VERSION = 3
+_WIDTH = 8
 
 
 class WindowRow(msgspec.Struct, array_like=True, gc=False):
@@ -41,12 +43,26 @@ class Past(msgspec.Struct, array_like=True, gc=False):
     """Closed windows, and trade ids with, one by one, the watermark when they counted."""
 
     closed: list[WindowRow]
-    seen: list[int | str]
-    seen_ns: list[int]
+    ids: bytes
+    """Those that are numbers and ascend, and so do their watermarks: most. 8 bytes each, little-endian."""
+    marks_ns: bytes
+    others: list[int | str]
+    others_ns: list[int]
 
     def __post_init__(self) -> None:
-        if len(self.seen) != len(self.seen_ns):
-            raise ValueError(f"{len(self.seen)} trade ids, and {len(self.seen_ns)} watermarks of them")
+        for ids, marks_ns in ((self.ids, self.marks_ns), (self.others, self.others_ns)):
+            if len(ids) != len(marks_ns):
+                raise ValueError(f"{len(ids)} of trade ids, and {len(marks_ns)} of watermarks of them")
+        if len(self.ids) % _WIDTH:
+            raise ValueError(f"{len(self.ids)} bytes of trade ids are no 64-bit numbers")
+
+    def useful_until_ns(self, grace_ns: int, revisable_ns: int, replayable_ns: int) -> int:
+        """The watermark after which it says nothing that still counts."""
+        windows = max([window.end_ns for window in self.closed], default=0) + grace_ns + revisable_ns
+        ids = max(self.others_ns, default=0)
+        if self.marks_ns:
+            ids = max(ids, from_bytes(self.marks_ns[-_WIDTH:])[0])
+        return max(windows, ids + replayable_ns)
 
 
 class Head(msgspec.Struct, array_like=True, gc=False):
@@ -73,8 +89,18 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     log_id: str
 
 
-def to_past(closed: Sequence[Window], seen: Sequence[int | str], seen_ns: Sequence[int]) -> Past:
-    return Past([to_row(window) for window in closed], list(seen), list(seen_ns))
+def to_bytes(numbers: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        numbers = numbers[:]
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def from_bytes(data: bytes) -> array[int]:
+    numbers = array("q", data)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 def to_row(w: Window) -> WindowRow:

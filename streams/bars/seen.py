@@ -5,13 +5,22 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from streams.bars.memory import Memory
 from streams.bars.replays import is_replayed
 
 _MOST: Final = 2**63 - 1
 _ROOM: Final = 32
+
+
+class Unsaved(NamedTuple):
+    """Trade ids and, one by one, the watermarks when they counted: 64-bit numbers that ascend, and all others."""
+
+    ids: array[int]
+    marks_ns: array[int]
+    others: list[str | int]
+    others_ns: list[int]
 
 
 class Seen:
@@ -140,13 +149,9 @@ class Seen:
             }
         )
 
-    def unsaved(self) -> tuple[list[str | int], list[int]]:
-        """At least all inserted since the last `save`: ids, and the watermarks."""
-        keys, marks_ns = self._others.unsaved()
-        return (
-            [*self._ids[self._saved :].tolist(), *keys],
-            [*self._marks_ns[self._saved :].tolist(), *marks_ns],
-        )
+    def unsaved(self) -> Unsaved:
+        """At least all inserted since the last `save`."""
+        return Unsaved(self._ids[self._saved :], self._marks_ns[self._saved :], *self._others.unsaved())
 
     def save(self) -> None:
         """Note that everything so far is in state rows that are written once."""

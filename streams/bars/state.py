@@ -13,8 +13,7 @@ The row without a name, written last, is the position of the partition: all rows
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -22,7 +21,8 @@ import msgspec
 from schemas.errors import StateError
 from streams.bars.book import Book
 from streams.bars.replays import is_replayed
-from streams.bars.rows import VERSION, Head, Past, Position, to_past, to_row, to_window
+from streams.bars.rows import VERSION, Head, Past, Position, from_bytes, to_bytes, to_row, to_window
+from streams.bars.seen import Unsaved
 from streams.bars.types import BarSpec, BarType, Late
 from streams.bars.window import Window
 
@@ -46,16 +46,14 @@ _position = msgspec.msgpack.Decoder(Position)
 def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
     """The rows to write for an instrument, in this order; None deletes one."""
     rows: dict[str, bytes | None] = {}
-    (seen, seen_ns), (_, closed) = book.seen.unsaved(), book.closed.unsaved()
-    if len(seen) >= _FEW_IDS or len(closed) >= _FEW_WINDOWS:
-        for windows, ids, ids_ns in zip_longest(
-            _pieces(closed), _pieces(seen), _pieces(seen_ns), fillvalue=()
-        ):
-            past = to_past(windows, ids, ids_ns)
+    seen, (_, closed) = book.seen.unsaved(), book.closed.unsaved()
+    pasts = list(_pasts(closed, seen))
+    if len(seen.ids) + len(seen.others) >= _FEW_IDS or len(closed) >= _FEW_WINDOWS:
+        for past in pasts:
             rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
             book.parts[book.next_part] = _useful_until_ns(past, spec)
             book.next_part += 1
-        seen, seen_ns, closed = [], [], []
+        pasts = []
         book.seen.save()
         book.closed.save()
     useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
@@ -71,7 +69,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         offset=book.offset,
         index=book.index,
         open=[to_row(window) for _, window in book.open_windows()],
-        recent=to_past(closed, seen, seen_ns),
+        recent=pasts[0] if pasts else Past([], b"", b"", [], []),
         parts=list(book.parts),
         next_part=book.next_part,
     )
@@ -167,9 +165,12 @@ def _recall(book: Book, past: Past, spec: BarSpec) -> None:
         for window in map(to_window, past.closed):
             if window.bar_type in names:
                 book.closed.put((window.bar_type, window.start_ns), window)
-    for trade_id, ts_ns in zip(past.seen, past.seen_ns, strict=True):
-        if spec.dedupe_ns is not None or is_replayed(trade_id):
-            book.seen.put(trade_id, ts_ns)
+    if spec.dedupe_ns is not None:
+        for trade_id, mark_ns in zip(from_bytes(past.ids), from_bytes(past.marks_ns), strict=True):
+            book.seen.put(trade_id, mark_ns)
+    for key, mark_ns in zip(past.others, past.others_ns, strict=True):
+        if spec.dedupe_ns is not None or is_replayed(key):
+            book.seen.put(key, mark_ns)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
@@ -186,11 +187,17 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
 
 
 def _useful_until_ns(past: Past, spec: BarSpec) -> int:
-    """The watermark after which a part says nothing that still counts."""
-    windows = max((window.end_ns for window in past.closed), default=0) + spec.grace_ns + spec.revisable_ns
-    ids = max(past.seen_ns, default=0) + spec.replayable_ns
-    return max(windows, ids)
+    return past.useful_until_ns(spec.grace_ns, spec.revisable_ns, spec.replayable_ns)
 
 
-def _pieces(items: list[T]) -> list[list[T]]:
-    return [items[i : i + _PART_ITEMS] for i in range(0, len(items), _PART_ITEMS)]
+def _pasts(closed: Sequence[Window], seen: Unsaved) -> Iterator[Past]:
+    """All of it in parts; a single one of what is little."""
+    for start in range(0, max(len(closed), len(seen.ids), len(seen.others)), _PART_ITEMS):
+        part = slice(start, start + _PART_ITEMS)
+        yield Past(
+            [to_row(window) for window in closed[part]],
+            to_bytes(seen.ids[part]),
+            to_bytes(seen.marks_ns[part]),
+            seen.others[part],
+            seen.others_ns[part],
+        )

@@ -5,7 +5,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.bars.seen import Seen
+from streams.bars.seen import Seen, Unsaved
 
 keys = st.one_of(st.integers(0, 40), st.sampled_from(["a", "b", "#", 2**63, 2**70]))
 steps = st.lists(
@@ -61,7 +61,7 @@ def test_it_is_a_dict_that_forgets(steps) -> None:
         else:
             seen.save()
             saved = dict(model)
-        unsaved = list(zip(*seen.unsaved(), strict=True))
+        unsaved = pairs(seen.unsaved())
         assert {item for item in model.items() if item not in saved.items()} <= set(unsaved)
         for key, ns in model.items():
             assert seen.get(key) == ns
@@ -82,6 +82,13 @@ def extend(seen: Seen, numbers: list[int], mark_ns: int) -> bool:
     return seen.extend(memoryview(array("q", up + down)), memoryview(array("q", marks_ns)), len(up), mark_ns)
 
 
+def pairs(unsaved: Unsaved) -> list[tuple[str | int, int]]:
+    return [
+        *zip(unsaved.ids, unsaved.marks_ns, strict=True),
+        *zip(unsaved.others, unsaved.others_ns, strict=True),
+    ]
+
+
 def seen_keys(seen: Seen, candidates: list[str | int]) -> set[str | int]:
     return {key for key in candidates if seen.get(key) is not None}
 
@@ -96,4 +103,4 @@ def test_ascending_ids_take_little_room_and_are_forgotten_when_they_have_doubled
     assert seen.is_full
     seen.forget(5, 5)
     assert (len(seen), seen.get(999), seen.get(1000)) == (2000, None, 5)
-    assert seen.unsaved() == (list(range(1000, 3000)), [5] * 2000)
+    assert pairs(seen.unsaved()) == [(n, 5) for n in range(1000, 3000)]
