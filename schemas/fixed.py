@@ -83,6 +83,15 @@ def render(value: int, scale: int = SCALE) -> str:
     return f"{digits[:point]}.{fraction}" if fraction else digits[:point]
 
 
+def parse_rendered(text: str, scale: int = SCALE) -> int:
+    """The number that `render` made this of. Raises ValueError for what it would never make."""
+    whole, _, fraction = text.partition(".")
+    if len(fraction) > scale:
+        raise ValueError(f"{shorten(text)} has more than {scale} fraction digits")
+    ones: int = 10 ** (scale - len(fraction))
+    return int(whole + fraction) * ones
+
+
 class _Rendered(dict[int, str]):
     def __missing__(self, value: int) -> str:
         text = render(value)

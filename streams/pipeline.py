@@ -243,7 +243,14 @@ class BarsPipeline:
 
     def _engine(self, tp: TP, log_id: str) -> BarEngine:
         spec = self._specs[tp.topic]
-        return BarEngine(spec.spec, self._codec(spec), spec.source or tp.topic, tp.partition, log_id)
+        return BarEngine(
+            spec.spec,
+            self._codec(spec),
+            spec.source or tp.topic,
+            tp.partition,
+            log_id,
+            keep_state=self._keep_state,
+        )
 
     def _publish(self, lane: Lane, tp: TP, bars: list[Bar]) -> None:
         for bar in bars:

@@ -27,7 +27,17 @@ class BarEngine:
     The caller produces what `apply` gives, writes the rows of `changed`, and only then commits the offset.
     """
 
-    def __init__(self, spec: BarSpec, codec: Codec, topic: str, partition: int, log_id: str = "") -> None:
+    def __init__(
+        self,
+        spec: BarSpec,
+        codec: Codec,
+        topic: str,
+        partition: int,
+        log_id: str = "",
+        *,
+        keep_state: bool = True,
+    ) -> None:
+        """Without `keep_state` nobody asks for `changed`."""
         self.spec = spec
         self.topic = topic
         self.partition = partition
@@ -37,6 +47,7 @@ class BarEngine:
         """Which log the offsets are of: a topic that is deleted and made anew has the same name and another id."""
         self._saved_position = -1
         self._codec = codec
+        self._keep_state = keep_state
         self._intervals_ns = [t.interval_ns for t, feeder in feeders(spec.bar_types) if feeder is None]
         self._books: dict[str, Book] = {}
         self._judge = Judge(spec, Books(self._books, spec.bar_types), topic, partition)
@@ -154,6 +165,9 @@ class BarEngine:
         for book, window, whole in sorted(due, key=lambda item: item[1].end_ns):
             window.published = whole.trade_count
             window.final = whole.final = final
-            bars.append(whole.bar(book.name, book.symbol, book.venue, self.topic, self.partition))
+            bar = whole.bar(book.name, book.symbol, book.venue, self.topic, self.partition)
+            bars.append(bar)
+            if whole is window and self._keep_state:
+                window.told = bar
             self._changed[book.name] = book
         return bars

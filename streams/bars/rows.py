@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
+from schemas.fixed import TURNOVER_SCALE, parse_rendered
 from streams.bars.window import Window
 
 VERSION = 3
@@ -14,7 +17,7 @@ _WIDTH = 8
 
 
 class WindowRow(msgspec.Struct, array_like=True, gc=False):
-    """A window. Numbers are text, for they outgrow 64 bits."""
+    """A window. Numbers are text, for they outgrow 64 bits: see `open_row` and `closed_row`."""
 
     bar_type: str
     start_ns: int
@@ -103,22 +106,60 @@ def from_bytes(data: bytes) -> array[int]:
     return numbers
 
 
-def to_row(w: Window) -> WindowRow:
+def open_row(w: Window) -> WindowRow:
+    """Its numbers are integers: it is written again and again, and read once at most."""
+    return _row(
+        w,
+        (
+            str(w.open),
+            str(w.high),
+            str(w.low),
+            str(w.close),
+            str(w.volume),
+            str(w.turnover),
+            str(w.buy_volume),
+            str(w.sell_volume),
+        ),
+    )
+
+
+def closed_row(w: Window) -> WindowRow:
+    """Its numbers are those of its bar, which are text already."""
+    bar = w.told
+    if bar is None or bar.trade_count != w.trade_count:  # every change adds trades
+        bar = w.bar("", "", "", "", 0)
+    return _row(
+        w,
+        (
+            bar.open,
+            bar.high,
+            bar.low,
+            bar.close,
+            bar.volume,
+            bar.turnover,
+            bar.buy_volume,
+            bar.sell_volume,
+        ),
+    )
+
+
+def _row(w: Window, numbers: tuple[str, str, str, str, str, str, str, str]) -> WindowRow:
+    open_, high, low, close, volume, turnover, buy_volume, sell_volume = numbers
     # Without names, as for a bar: they would cost as much as all the rest.
     return WindowRow(
         w.bar_type,
         w.start_ns,
         w.end_ns,
-        str(w.open),
-        str(w.high),
-        str(w.low),
-        str(w.close),
+        open_,
+        high,
+        low,
+        close,
         w.open_ts_ns,
         w.close_ts_ns,
-        str(w.volume),
-        str(w.turnover),
-        str(w.buy_volume),
-        str(w.sell_volume),
+        volume,
+        turnover,
+        buy_volume,
+        sell_volume,
         w.trade_count,
         w.first_id,
         w.last_id,
@@ -130,21 +171,29 @@ def to_row(w: Window) -> WindowRow:
     )
 
 
-def to_window(row: WindowRow) -> Window:
+def to_open_window(row: WindowRow) -> Window:
+    return _window(row, int, int)
+
+
+def to_closed_window(row: WindowRow) -> Window:
+    return _window(row, parse_rendered, partial(parse_rendered, scale=TURNOVER_SCALE))
+
+
+def _window(row: WindowRow, number: Callable[[str], int], turnover: Callable[[str], int]) -> Window:
     return Window(
         bar_type=row.bar_type,
         start_ns=row.start_ns,
         end_ns=row.end_ns,
         open_ts_ns=row.open_ts_ns,
         close_ts_ns=row.close_ts_ns,
-        open=int(row.open),
-        high=int(row.high),
-        low=int(row.low),
-        close=int(row.close),
-        volume=int(row.volume),
-        turnover=int(row.turnover),
-        buy_volume=int(row.buy_volume),
-        sell_volume=int(row.sell_volume),
+        open=number(row.open),
+        high=number(row.high),
+        low=number(row.low),
+        close=number(row.close),
+        volume=number(row.volume),
+        turnover=turnover(row.turnover),
+        buy_volume=number(row.buy_volume),
+        sell_volume=number(row.sell_volume),
         trade_count=row.trade_count,
         first_id=row.first_id,
         last_id=row.last_id,

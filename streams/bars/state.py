@@ -21,7 +21,18 @@ import msgspec
 from schemas.errors import StateError
 from streams.bars.book import Book
 from streams.bars.replays import is_replayed
-from streams.bars.rows import VERSION, Head, Past, Position, from_bytes, to_bytes, to_row, to_window
+from streams.bars.rows import (
+    VERSION,
+    Head,
+    Past,
+    Position,
+    closed_row,
+    from_bytes,
+    open_row,
+    to_bytes,
+    to_closed_window,
+    to_open_window,
+)
 from streams.bars.seen import Unsaved
 from streams.bars.types import BarSpec, BarType, Late
 from streams.bars.window import Window
@@ -56,6 +67,8 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         pasts = []
         book.seen.save()
         book.closed.save()
+        for window in closed:
+            window.told = None
     useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
     for part in useless:
         del book.parts[part]
@@ -68,7 +81,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         floor_ns=book.earliest_ns(spec),
         offset=book.offset,
         index=book.index,
-        open=[to_row(window) for _, window in book.open_windows()],
+        open=[open_row(window) for _, window in book.open_windows()],
         recent=pasts[0] if pasts else Past([], b"", b"", [], []),
         parts=list(book.parts),
         next_part=book.next_part,
@@ -137,7 +150,7 @@ def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) ->
     book.closed.save()
     _recall(book, head.recent, spec)
     try:
-        _reopen(book, map(to_window, head.open), head.bar_types)
+        _reopen(book, map(to_open_window, head.open), head.bar_types)
     except (KeyError, ValueError) as error:
         raise StateError(f"state row {name!r} cannot be read: {error}") from None
     return book
@@ -162,7 +175,7 @@ def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[str]) -> 
 def _recall(book: Book, past: Past, spec: BarSpec) -> None:
     names = {series.name for series in book.series}
     if spec.late is not Late.DROP:
-        for window in map(to_window, past.closed):
+        for window in map(to_closed_window, past.closed):
             if window.bar_type in names:
                 book.closed.put((window.bar_type, window.start_ns), window)
     if spec.dedupe_ns is not None:
@@ -195,7 +208,7 @@ def _pasts(closed: Sequence[Window], seen: Unsaved) -> Iterator[Past]:
     for start in range(0, max(len(closed), len(seen.ids), len(seen.others)), _PART_ITEMS):
         part = slice(start, start + _PART_ITEMS)
         yield Past(
-            [to_row(window) for window in closed[part]],
+            [closed_row(window) for window in closed[part]],
             to_bytes(seen.ids[part]),
             to_bytes(seen.marks_ns[part]),
             seen.others[part],

@@ -42,6 +42,8 @@ class Window:
     """How many trades it had when it was published last: every change adds some."""
     final: bool = False
     """Whether that was as final."""
+    told: Bar | None = None
+    """What it was published as last, kept for its state row: numbers that are text already."""
 
     def is_published(self, trade_count: int) -> bool:
         """Whether it was published as final, when it had so many trades."""
