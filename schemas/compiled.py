@@ -32,7 +32,7 @@ def compiled(result: Any, *arguments: Any) -> Callable[[F], F]:
         signature = result(*arguments)
         try:
             return numba.njit(signature, cache=True)(function)  # type: ignore[no-any-return]
-        except (RuntimeError, OSError):  # there is no folder that can be written, or no room in it
+        except Exception:  # no folder that can be written, no room in it, or what is in it was cut off
             return numba.njit(signature)(function)  # type: ignore[no-any-return]
 
     return compile_

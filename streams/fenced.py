@@ -224,7 +224,8 @@ class FencedProducer:
             )
         if self._producer is not None:
             # The cause may not have been told yet: where all that is said is that it failed, it is on its way.
-            untold = error.code() == KafkaError._STATE and self._refused is None
+            told = self._refused is not None and self._refused[0].code() not in _GIVEN_UP
+            untold = error.code() == KafkaError._STATE and not told
             with contextlib.suppress(KafkaException):  # it tells of a fatal error, which is this one
                 self._producer.poll(_CAUSE_S if untold else 0)
         if self._refused is not None:

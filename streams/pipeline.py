@@ -110,10 +110,12 @@ class BarsPipeline:
             batch.ahead = self._reader.submit(engine.read, batch.records)
 
     async def _load(self) -> None:
-        if not await asyncio.to_thread(load):
+        try:
+            await asyncio.to_thread(load)
+        except Exception as exc:  # whatever a compiler can raise: it does without
             log.warning(
                 "columns.off",
-                error="numba cannot be imported",
+                error=f"{type(exc).__name__}: {exc}",
                 consequence="ticks are read one by one, at half the speed",
                 hint="`pip install numba`, if there is one for this Python",
             )

@@ -28,6 +28,9 @@ WINDOW: Final = 14
 #: Sums stay below this, so that none overflows.
 _FITS: Final = 2**62
 _MOST: Final = 2**63 - 1
+
+#: Windows that are passed over to find that of a tick, on average: an ordered log has none.
+_PATIENCE: Final = 64
 _HALF, _LOW = np.uint64(32), np.uint64(2**32 - 1)
 
 
@@ -109,26 +112,34 @@ def fold(
     latest: Ints,
     windows: Ints,
 ) -> int:
-    """Fold ticks into windows of that length; gives how many there are, or -1 where a sum might not fit.
+    """Fold ticks into windows of that length; gives how many there are.
 
+    It is -1 where a sum might not fit, or the ticks are in such disorder that to find their windows takes long.
     `latest` has a place for each instrument; sides and counts may be empty.
     """
     latest[:] = -1
     found = 0
-    before = np.empty(len(code), np.int64)  # of a window, the one that its instrument got before it
+    before = np.empty(len(code), np.int64)  # of a window, the next earlier one of its instrument
+    patience = _PATIENCE * len(code)
     for number in range(len(code)):
         c, ts = code[number], ts_ns[number]
         start = ts - ts % interval_ns
-        at = latest[c]
-        while at >= 0 and windows[START, at] != start:
-            at = before[at]
-        if at < 0:
+        at, later = latest[c], -1
+        while at >= 0 and windows[START, at] > start:
+            at, later = before[at], at
+            patience -= 1
+        if patience < 0:
+            return -1
+        if at < 0 or windows[START, at] != start:
             if start > _MOST - interval_ns:
                 return -1
+            before[found] = at
             at = found
             found += 1
-            before[at] = latest[c]
-            latest[c] = at
+            if later < 0:
+                latest[c] = at
+            else:
+                before[later] = at
             windows[:, at] = 0
             windows[CODE, at] = c
             windows[START, at] = start

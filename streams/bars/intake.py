@@ -31,18 +31,15 @@ _sheets: ModuleType | None = None
 """What reads and folds columns, once it is there."""
 
 
-def load() -> bool:
-    """Have columns read from now on; false, and they are not, where there is no numba, or none for this numpy.
+def load() -> None:
+    """Have columns read from now on.
 
     It imports what does it, and so compiles it: for a second or more, and a fraction where that was kept. Until
-    then, and without it, the same comes of it in more time.
+    then, and without it, the same comes of it in more time. Raises what numba raises, and an ImportError where there
+    is none, or none for this numpy.
     """
     global _sheets
-    try:
-        _sheets = import_module("streams.bars.sheet")
-    except ImportError:
-        return False
-    return True
+    _sheets = import_module("streams.bars.sheet")
 
 
 class Intake:

@@ -34,7 +34,7 @@ class Sheet:
     ) -> None:
         """Fold into windows of these lengths, of instruments with so many ticks in each on average.
 
-        Raises OverflowError where a number might not fit.
+        Raises OverflowError where a number might not fit, or ticks are in too great disorder.
         """
         self.columns = columns
         self._records = records

@@ -50,7 +50,7 @@ T = TypeVar("T")
 _encode = msgspec.msgpack.Encoder().encode
 _envelope = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
 _head = msgspec.msgpack.Decoder(Head)
-_past = msgspec.msgpack.Decoder(Past)
+_past_row = msgspec.msgpack.Decoder(Past)
 _position = msgspec.msgpack.Decoder(Position)
 
 
@@ -58,17 +58,18 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
     """The rows to write for an instrument, in this order; None deletes one."""
     rows: dict[str, bytes | None] = {}
     seen, (_, closed) = book.seen.unsaved(), book.closed.unsaved()
-    pasts = list(_pasts(closed, seen))
     if len(seen.ids) + len(seen.others) >= _FEW_IDS or len(closed) >= _FEW_WINDOWS:
-        for past in pasts:
+        for past in _parts(closed, seen):
             rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
             book.parts[book.next_part] = _useful_until_ns(past, spec)
             book.next_part += 1
-        pasts = []
+        recent = Past([], b"", b"", [], [])
         book.seen.save()
         book.closed.save()
         for window in closed:
             window.told = None
+    else:
+        recent = _past(closed, seen)
     useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
     for part in useless:
         del book.parts[part]
@@ -82,7 +83,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         offset=book.offset,
         index=book.index,
         open=[open_row(window) for _, window in book.open_windows()],
-        recent=pasts[0] if pasts else Past([], b"", b"", [], []),
+        recent=recent,
         parts=list(book.parts),
         next_part=book.next_part,
     )
@@ -140,16 +141,16 @@ def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) ->
     book.offset = head.offset
     book.index = head.index
     book.next_part = head.next_part
-    for part in head.parts:
-        if part not in parts:
-            raise StateError(f"the state of {name} lacks its row {name}|{part}")
-        past = _decode(_past, f"{name}|{part}", parts.pop(part))
-        book.parts[part] = _useful_until_ns(past, spec)
-        _recall(book, past, spec)
-    book.seen.save()
-    book.closed.save()
-    _recall(book, head.recent, spec)
     try:
+        for part in head.parts:
+            if part not in parts:
+                raise StateError(f"the state of {name} lacks its row {name}|{part}")
+            past = _decode(_past_row, f"{name}|{part}", parts.pop(part))
+            book.parts[part] = _useful_until_ns(past, spec)
+            _recall(book, past, spec)
+        book.seen.save()
+        book.closed.save()
+        _recall(book, head.recent, spec)
         _reopen(book, map(to_open_window, head.open), head.bar_types)
     except (KeyError, ValueError) as error:
         raise StateError(f"state row {name!r} cannot be read: {error}") from None
@@ -203,14 +204,22 @@ def _useful_until_ns(past: Past, spec: BarSpec) -> int:
     return past.useful_until_ns(spec.grace_ns, spec.revisable_ns, spec.replayable_ns)
 
 
-def _pasts(closed: Sequence[Window], seen: Unsaved) -> Iterator[Past]:
-    """All of it in parts; a single one of what is little."""
-    for start in range(0, max(len(closed), len(seen.ids), len(seen.others)), _PART_ITEMS):
-        part = slice(start, start + _PART_ITEMS)
-        yield Past(
-            [closed_row(window) for window in closed[part]],
-            to_bytes(seen.ids[part]),
-            to_bytes(seen.marks_ns[part]),
-            seen.others[part],
-            seen.others_ns[part],
-        )
+def _parts(closed: Sequence[Window], seen: Unsaved) -> Iterator[Past]:
+    """Much of the past.
+
+    An id that ascended may have counted again later, and whoever reads takes the last word of it: so the others
+    come after all that ascend.
+    """
+    for part in _slices(max(len(closed), len(seen.ids))):
+        yield _past(closed[part], Unsaved(seen.ids[part], seen.marks_ns[part], [], []))
+    for part in _slices(len(seen.others)):
+        yield Past([], b"", b"", seen.others[part], seen.others_ns[part])
+
+
+def _past(closed: Sequence[Window], seen: Unsaved) -> Past:
+    rows = [closed_row(window) for window in closed]
+    return Past(rows, to_bytes(seen.ids), to_bytes(seen.marks_ns), seen.others, seen.others_ns)
+
+
+def _slices(count: int) -> Iterator[slice]:
+    return (slice(start, start + _PART_ITEMS) for start in range(0, count, _PART_ITEMS))

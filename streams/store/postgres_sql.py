@@ -110,13 +110,17 @@ TAKE_BACK = "ROLLBACK TO before_insert"
 UPSERT = f"""
 WITH done AS (
     {_INSERT}
-    ON CONFLICT ({", ".join(KEY)}) DO UPDATE SET {assignments("excluded")}, updated_at = now()
+    ON CONFLICT ({", ".join(KEY)}) DO UPDATE SET {assignments("excluded")}, updated_at = clock_timestamp()
     WHERE {SAME_SOURCE.format(new="excluded", old="bars")} AND {IS_NEWER.format(new="excluded", old="bars")}
-    RETURNING xmax = 0 AS new
+    RETURNING updated_at = now() AS new
 )
 SELECT count(*), count(*) FILTER (WHERE new) FROM done
 """
-"""How many rows were written, and how many of them were not there: a row that nobody has updated has no xmax."""
+"""How many rows were written, and how many of them were not there.
+
+Those have the default of `updated_at`, which is when the transaction began. A row's system columns would tell it,
+too, but cannot be asked for where the table is partitioned.
+"""
 
 DROP_STALE = f"""
 DELETE FROM {STAGE} AS s USING bars

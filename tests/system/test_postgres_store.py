@@ -13,6 +13,7 @@ import pytest
 
 from schemas.errors import BadBar, StoreError, StoreUnavailable
 from streams.store.base import BarQuery, Store, open_store
+from streams.store.postgres_sql import CREATE
 from support.bars import execute, schema
 from support.postgres import Postgres
 from support.store_contract import START_NS, FreshStore, a_bar, opened, rows, store_contract
@@ -104,7 +105,20 @@ async def test_a_conflict_with_a_row_that_another_worker_is_just_writing_is_seen
         await other.close()
 
 
-async def test_a_batch_that_is_not_what_the_last_one_was_is_written_all_the_same(dsn: str) -> None:
+PARTITIONED = CREATE.replace(
+    ") WITH (fillfactor = 50);",
+    ") PARTITION BY RANGE (start_ns); CREATE TABLE all_bars PARTITION OF bars DEFAULT;",
+)
+
+
+@pytest.mark.parametrize("table", ["", PARTITIONED], ids=["ours", "partitioned"])
+async def test_a_batch_that_is_not_what_the_last_one_was_is_written_all_the_same(
+    dsn: str, table: str
+) -> None:
+    if table:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(table)
+        await connection.close()
     bars = [a_bar(start_ns=START_NS + n * SECOND_NS) for n in range(40)]
     newer = [a_bar(start_ns=bar.start_ns, revision=1) for bar in bars]
     async with opened(open_store(dsn)) as store:

@@ -431,7 +431,13 @@ async def test_much_output_is_committed_before_its_time() -> None:
 @pytest.mark.parametrize("there", [True, False])
 async def test_what_reads_columns_is_loaded_once_there_are_many_ticks(there, monkeypatch) -> None:
     loads: list[int] = []
-    monkeypatch.setattr("streams.pipeline.load", lambda: loads.append(1) or there)
+
+    def load() -> None:
+        loads.append(1)
+        if not there:
+            raise ImportError("no numba")
+
+    monkeypatch.setattr("streams.pipeline.load", load)
     monkeypatch.setattr("streams.pipeline.MANY_TICKS", 100)
     pipeline = pipeline_of(Transactions(), keep_state=False)
     with structlog.testing.capture_logs() as logged:
@@ -443,4 +449,5 @@ async def test_what_reads_columns_is_loaded_once_there_are_many_ticks(there, mon
         assert pipeline._loading is not None
         await pipeline._loading
     assert loads == [1]
-    assert [entry["event"] for entry in logged] == ([] if there else ["columns.off"])
+    told = [(entry["event"], entry["error"]) for entry in logged]
+    assert told == ([] if there else [("columns.off", "ImportError: no numba")])

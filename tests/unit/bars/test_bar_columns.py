@@ -30,7 +30,7 @@ CENTURIES = 2**63
 LARGEST = "9223372036.854775807"
 
 
-assert intake.load(), "without numba there are no columns"
+intake.load()  # without numba there are no columns
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -440,6 +440,17 @@ def test_a_batch_of_a_long_time_is_folded_at_once_where_each_tick_has_the_timest
     late = replace(log[40], timestamp=log[20].timestamp)
     (_, dead, counts, _), _ = outcome("columns", a_spec, [*log[:40], late, *log[41:]], [60])[:2]
     assert ([letter.offset for _, letter in dead], counts.accepted) == ([40], 59)
+
+
+@pytest.mark.parametrize(("step", "at_once"), [(1, True), (-1, False)])
+def test_many_windows_are_folded_at_once_unless_they_come_in_great_disorder(step, at_once) -> None:
+    times = [T0 + n * SECOND for n in range(3000)][::step]
+    log = records(*(value(ts_ns=ts_ns, trade_id=n) for n, ts_ns in enumerate(times)))
+    a_spec = replace(spec("1s"), grace_ns=4000 * SECOND, max_future_ns=CENTURIES)
+    with counted_sheets() as made:
+        found = outcome("columns", a_spec, log)
+    assert made == [3000] * at_once
+    assert found == outcome("one by one", a_spec, log)
 
 
 def test_a_producer_that_writes_otherwise_is_read_as_columns_from_its_second_batch_at_the_latest() -> None:

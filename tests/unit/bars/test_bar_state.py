@@ -255,6 +255,18 @@ def test_an_id_that_counts_again_is_written_again() -> None:
     assert again.apply(log(trade(9, trade_id=1), start=132), 0).counts.duplicates == 1
 
 
+def test_of_an_id_that_counts_again_the_last_word_survives() -> None:
+    """Where there are so many ids that they are written in parts, too."""
+    an_engine, changelog = engine(spec(dedupe_ns=5 * SECOND)), Changelog()
+    an_engine.apply(log(*(trade(n / 1000, trade_id=n) for n in range(1000))), 0)
+    an_engine.apply(log(*(trade(9, trade_id=n) for n in (5000, *range(600, 700))), start=1000), 0)
+    changelog.write(an_engine.changed())
+    copy = log(trade(9, trade_id=610), start=1101)
+    again = restored(an_engine.spec, changelog)
+    assert again.apply(copy, 0).counts == an_engine.apply(copy, 0).counts
+    assert again.apply(log(trade(9, trade_id=611), start=1102), 0).counts.duplicates == 1
+
+
 def test_numbers_and_ids_of_any_size_survive() -> None:
     ticks = log(
         trade(0, "999999999999999999.999999999999999999", "999999999999999999.999999999999999999", 2**64 - 1),
@@ -299,6 +311,14 @@ class TestRefused:
         version, past = msgspec.msgpack.decode(rows["A|0"])
         past[1], past[2] = past[1][:-1], past[2][:-1]
         with pytest.raises(StateError, match="bytes of trade ids are no 64-bit numbers"):
+            restored(spec(), {**rows, "A|0": msgspec.msgpack.encode([version, past])})
+
+    def test_a_number_that_is_none(self, rows) -> None:
+        version, past = msgspec.msgpack.decode(rows["A|0"])
+        past[0] = [
+            ["1s", T0, T0 + SECOND, "1", "x", *["1"] * 2, T0, T0, *["1"] * 4, 1, None, None, 1, 1, 0, 1, True]
+        ]
+        with pytest.raises(StateError, match=r"state row 'A' cannot be read: .*'x"):
             restored(spec(), {**rows, "A|0": msgspec.msgpack.encode([version, past])})
 
     def test_another_version(self, rows) -> None:
