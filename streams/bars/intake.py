@@ -35,8 +35,8 @@ def load() -> None:
     """Have columns read from now on.
 
     It imports what does it, and so compiles it: for a second or more, and a fraction where that was kept. Until
-    then, and without it, the same comes of it in more time. Raises what numba raises, and an ImportError where there
-    is none, or none for this numpy.
+    then, and without it, the same comes of it in more time. Raises what numba raises; where there is none, or none
+    for this numpy, that is an ImportError.
     """
     global _sheets
     _sheets = import_module("streams.bars.sheet")
