@@ -21,6 +21,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `support`
 
 from bench.pure import EPOCH_NS, SECOND, engine, market, records, spec, take
+from streams.runtime import GC_THRESHOLD
 
 BATCH = 5_000
 TEN_MINUTES_NS = 600 * SECOND
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=60, help="of event time (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    gc.set_threshold(GC_THRESHOLD)  # as in a worker
     made, process = engine(spec("1s", "1m")), psutil.Process()
     ticks = market(options.rate * 60 * options.minutes, options.rate, 500, 100_000_000)
     figures, taken, bars, next_ns = [], 0, 0, EPOCH_NS + TEN_MINUTES_NS

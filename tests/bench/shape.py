@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `suppor
 
 from bench.pure import EPOCH_NS, PureRecord, batches, engine, market, records, spec, take
 from streams.bars.types import BarSpec, Late
+from streams.runtime import GC_THRESHOLD
 from streams.simulate import SimTick
 
 SECOND = 10**9
@@ -167,6 +168,7 @@ def _grown(settings: BarSpec, feed: Sequence[PureRecord]) -> int:
 def main() -> None:
     """Measure, and print the tables."""
     options = _options()
+    gc.set_threshold(GC_THRESHOLD)  # as in a worker
     costs: list[Cost] = []
     for shape in shapes():
         if shape.instruments > options.ticks:
