@@ -66,7 +66,7 @@ def yardstick(values: list[bytes]) -> None:
 
 if __name__ == "__main__":
     path, what, ticks = sys.argv[1:]
-    # A worker has it look seldom. Here one look more or less, at all that numba has made, would be a sixth of the count.
+    # A worker has it look seldom. Here one look more at all that numba has made would be a sixth of the count.
     gc.disable()
     lines = Path(path).read_bytes().splitlines()
     {"tidegate": tidegate, "yardstick": yardstick}[what](lines[: int(ticks)])
