@@ -1,4 +1,4 @@
-"""Instructions that a tick costs on the pure path, counted by valgrind: the same on every run and any machine.
+"""Instructions that a tick costs on the pure path, counted by valgrind: within a hundredth the same on every run.
 
     python -m tests.perf.count            # beside what is recorded
     python -m tests.perf.count --record   # into instructions.json, when the cost changed on purpose
