@@ -84,7 +84,10 @@ def render(value: int, scale: int = SCALE) -> str:
 
 
 def parse_rendered(text: str, scale: int = SCALE) -> int:
-    """The number that `render` made this of. Raises ValueError for what it would never make."""
+    """The number that `render` made this of: a sum, too, which may be larger than what `parse_once` reads.
+
+    Raises ValueError for what it would never make.
+    """
     whole, _, fraction = text.partition(".")
     if len(fraction) > scale:
         raise ValueError(f"{shorten(text)} has more than {scale} fraction digits")

@@ -71,17 +71,17 @@ class Judge:
         records, counts = batch.intake.records, batch.counts
         doubtful: list[int] = []
         for ticks in sheet:
-            book, numbers = self._books[ticks.names], ticks.numbers
-            new = records[numbers[0]].offset > book.offset
+            book = self._books[ticks.names]
+            new = records[ticks.first].offset > book.offset
             if new and self._all_count(batch, book, ticks):
-                book.offset = records[numbers[-1]].offset
+                book.offset = records[ticks.last].offset
                 book.index = 0
-                counts.ticks += len(numbers)
-                counts.accepted += len(numbers)
+                counts.ticks += len(ticks)
+                counts.accepted += len(ticks)
                 ticks.fold(book)
                 batch.touched[book] = None
             else:
-                doubtful += numbers
+                doubtful += ticks.numbers
         if doubtful:
             self.take(batch, sheet.ticks(doubtful))
 

@@ -174,6 +174,16 @@ class SheetTicks:
         return self._own.stop - self._own.start  # type: ignore[no-any-return]
 
     @property
+    def first(self) -> int:
+        """The number of the first one's record."""
+        return self._sheet.numbers[self._own.start]
+
+    @property
+    def last(self) -> int:
+        """The number of the last one's record."""
+        return self._sheet.numbers[self._own.stop - 1]
+
+    @property
     def numbers(self) -> list[int]:
         """Of their records, which have no other trade."""
         return self._sheet.numbers[self._own]

@@ -66,7 +66,8 @@ def explain(error: Exception, name: str) -> StoreError:
     text = _text(error)
     if _FULL.search(text):
         return StoreUnavailable(
-            f"{name}: the disk is full ({text})", hint="free some space; a worker then goes on by itself"
+            f"{name}: the disk is full ({text})",
+            hint="free some space: a worker then goes on by itself, a run must be repeated",
         )
     if isinstance(error, duckdb.SerializationException) or _DAMAGED.search(text):
         return StoreError(f"{name}: the file is damaged: {text}", hint="restore it, or name another path")

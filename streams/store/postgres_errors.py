@@ -34,7 +34,7 @@ _HINTS = {
     "42501": "grant it to the user of the URL, or let a worker of a user who has it make the table once",
     "42703": "was the table bars altered?",
     "42P01": "was the table bars dropped, or does a pooler in between share connections?",
-    "53100": "free some space; a worker then goes on by itself",
+    "53100": "free some space: a worker then goes on by itself, a run must be repeated",
     "53300": "raise max_connections, or run fewer workers",
 }
 _REFUSALS = ("21", "22", "23", "54", "P0")
