@@ -176,12 +176,12 @@ class SheetTicks:
     @property
     def first(self) -> int:
         """The number of the first one's record."""
-        return self._sheet.numbers[self._own.start]
+        return self._sheet.numbers[self._own.start]  # type: ignore[no-any-return]
 
     @property
     def last(self) -> int:
         """The number of the last one's record."""
-        return self._sheet.numbers[self._own.stop - 1]
+        return self._sheet.numbers[self._own.stop - 1]  # type: ignore[no-any-return]
 
     @property
     def numbers(self) -> list[int]:
