@@ -117,7 +117,8 @@ class RedisBus:
     async def _read(self, wait_s: float) -> list[Entry]:
         mine: dict[bytes, Mapping[bytes, bytes] | None] = {}
         if not self._joined:
-            await self._join("$")
+            # From where `recall` has ended: what came since then is read as new, so it must be ours to deal with.
+            await self._join(self._cursor)
             mine |= await self._left_undone()
             if trimmed := [id_ for id_, fields in mine.items() if fields is None]:
                 await self._redis.xack(self._key, self._settings.group, *trimmed)

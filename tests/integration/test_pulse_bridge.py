@@ -209,6 +209,20 @@ async def test_garbage_becomes_a_dead_letter_with_its_bytes_and_the_reason(ends:
         assert reason in letter[b"reason"].decode()
 
 
+@pytest.mark.parametrize("before", [0, 1], ids=["nothing", "something"])
+async def test_what_comes_while_a_bridge_begins_is_its_own_to_deal_with(ends: Ends, before: int) -> None:
+    for _ in range(before):
+        await ends.say("soft")
+    bus = RedisBus(ends.pulse())
+    try:
+        await bus.open()
+        assert len(await bus.recall()) == before
+        garbage = ends.client.xadd(ends.key, {"data": b"garbage"})
+        assert [(entry.id, entry.mine) for entry in await bus.read(0.1)] == [(garbage.decode(), True)]
+    finally:
+        await bus.close()
+
+
 @pytest.mark.covers("event bus")
 async def test_listeners_on_the_bus_hear_of_tidegates_stores_and_nothing_goes_round(ends: Ends) -> None:
     bus = create_event_bus("redis", ends.redis_url)
