@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +24,7 @@ from aiokafka.errors import (
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from streams.unpack import unpack
+from streams.fetch.unpack import unpack
 
 if TYPE_CHECKING:
     from streams.transport import Consumer
@@ -61,7 +61,7 @@ LOOK_S = 1.0
 class Fetch(NamedTuple):
     """Records taken from aiokafka, with the seek epoch that each partition had at that moment."""
 
-    records: Mapping[TP, list[Any]]
+    records: Mapping[TP, Sequence[Any]]
     epochs: Mapping[TP, int]
 
 
@@ -118,23 +118,22 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _take(self, consumer: aiokafka.AIOKafkaConsumer, wanted: Mapping[TP, int | None]) -> Fetch:
         """Take what is buffered and move positions past it; nothing else runs in this thread meanwhile."""
-        epochs, taken = self.consumer.seek_epochs, self.consumer.taken
+        epochs, taken, fetcher = self.consumer.seek_epochs, self.consumer.taken, consumer._fetcher
         self.consumer.taking = True
-        for tp in wanted:
-            if tp.topic in self.consumer.transport.raw_topics:
-                unpack(consumer._fetcher._records.get(tp))
-        records: dict[TP, list[Any]] = {}
+        records: dict[TP, Sequence[Any]] = {}
         offsets: dict[TP, int] = {}
         gone: Mapping[Any, int] = {}
         try:
             # aiokafka takes an empty set for "all partitions".
-            if unlimited := {tp for tp, room in wanted.items() if room is None}:
-                records |= await consumer._fetcher.fetched_records(
+            if unlimited := {tp for tp, room in wanted.items() if room is None and not self._is_raw(tp)}:
+                records |= await fetcher.fetched_records(
                     unlimited, timeout=0, max_records=consumer._max_poll_records
                 )
             for tp, room in wanted.items():
-                if room is not None:
-                    records |= await consumer._fetcher.fetched_records({tp}, timeout=0, max_records=room)
+                if self._is_raw(tp):
+                    records |= await self._take_run(fetcher, tp, room, alone=not records)
+                elif room is not None:
+                    records |= await fetcher.fetched_records({tp}, timeout=0, max_records=room)
         except NoOffsetForPartitionError:
             pass  # told of a partition that has been sought since
         except OffsetOutOfRangeError as exc:
@@ -152,6 +151,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._look(consumer)
         self._gather(consumer._fetcher, bool(records))
         return fetch
+
+    def _is_raw(self, tp: TP) -> bool:
+        return tp.topic in self.consumer.transport.raw_topics
+
+    async def _take_run(
+        self, fetcher: Any, tp: TP, room: int | None, *, alone: bool
+    ) -> dict[TP, Sequence[Any]]:
+        """At most so many records, as one run: for aiokafka a run is a record."""
+        unpacked = unpack(fetcher._records.get(tp))
+        if (
+            unpacked is None
+        ):  # nothing is there, or an error: to be raised when no others would be lost with it
+            return await fetcher.fetched_records({tp}, timeout=0) if alone else {}
+        unpacked.room = room
+        found = await fetcher.fetched_records({tp}, timeout=0, max_records=1)
+        if unpacked.is_empty:
+            await fetcher.fetched_records({tp}, timeout=0)  # it sees that, and has more fetched
+        return {tp: runs[0] for tp, runs in found.items()}
 
     def _tell(self, consumer: aiokafka.AIOKafkaConsumer, offsets: Mapping[TP, int]) -> None:
         """Say of each partition of a batch topic what was taken of it, and where its log ends."""

@@ -15,10 +15,11 @@ from schemas.bar import Bar, encode_bar
 from schemas.codecs import Codec, get_codec
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import LaneLost
+from streams.bars import intake as columns
 from streams.bars.engine import BarEngine
-from streams.bars.intake import load
 from streams.bars.types import Counts, Record
 from streams.batch import Batch
+from streams.fetch import unpack
 from streams.lane import Lane, Pace
 from streams.metrics import CHECKPOINT
 from streams.outlet import Outlet
@@ -51,6 +52,12 @@ log = structlog.get_logger(__name__)
 def plain_codec(spec: TickTopic) -> Codec:
     """What decodes the records of a tick topic that are messages of its feed and nothing else."""
     return get_codec(spec.feed, spec.venue)
+
+
+def load() -> None:
+    """Have records read as columns from now on, from the bytes that were fetched. Raises what numba raises."""
+    columns.load()
+    unpack.load()
 
 
 class BarsPipeline:

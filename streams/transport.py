@@ -164,7 +164,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             batch.tp.partition,
             last.offset,
             last.timestamp / 1000.0,
-            last.timestamp_type,
+            0,
             (),
             None,
             batch,

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.codecs.scan import DECIMAL, DIGITS, INTEGER, NAME, SIDE, TEXT, Bytes, Ints, Words, scan
+from schemas.codecs.spans import PAD, Spans
 from schemas.fixed import SCALE
 from schemas.trade import Names, instrument
 
@@ -28,8 +29,6 @@ _TEXTS = frozenset({"symbol", "venue", "price", "size", "trade_id", "side"})
 _NUMBERS = frozenset({"ts_ns", "price", "size", "trade_id", "recv_ns", "count"})
 _KINDS = {"symbol": NAME, "venue": NAME, "price": DECIMAL, "size": DECIMAL, "side": SIDE}
 """Those of the other fields are integers, and that of an id in quotes is text."""
-_PAD: Final = bytes(8)
-"""After a text, so that there is a word at its last byte, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class Layout:
             for field, after in zip(self._fields, self._constants[1:], strict=True)
         }
         self._form: tuple[Any, ...] = (  # of `scan`, as far as it is always the same
-            *_bytes_and_words(b"".join((*self._constants, _PAD))),
+            *_bytes_and_words(b"".join((*self._constants, PAD))),
             np.cumsum([len(constant) for constant in self._constants]),
             np.array(list(self._kinds.values()), np.int64),
         )
@@ -115,13 +114,9 @@ class Layout:
 
     def columns(self, records: Sequence[bytes | None], venue: str) -> Columns:
         """Read records, of which there is one at least. Raises NotSo, and nothing else."""
-        try:
-            data = b"".join((*records, _PAD))  # type: ignore[arg-type]
-        except TypeError:  # a record without a value
-            raise NotSo from None
-        ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))  # type: ignore[arg-type]
-        cells = Cells(data, self._kinds, len(records))
-        fitting = scan(*_bytes_and_words(data), ends, *self._form, *cells.arrays)
+        spans = Spans.of(records)
+        cells = Cells(spans.data, self._kinds, len(records))
+        fitting = scan(*_bytes_and_words(spans.data), spans.begins, spans.ends, *self._form, *cells.arrays)
         if fitting < len(records):
             raise NotSo
         try:
@@ -198,5 +193,5 @@ def _instruments(cells: Cells, own: str) -> tuple[list[Names], Ints]:
 
 
 def _bytes_and_words(data: bytes) -> tuple[Bytes, Words]:
-    """Of a text with `_PAD` at its end: its bytes, and the eight from each of them on as one integer."""
-    return np.frombuffer(data, np.uint8), np.ndarray((len(data) - len(_PAD) + 1,), "<u8", data, 0, (1,))
+    """Of a text with `PAD` at its end: its bytes, and the eight from each of them on as one integer."""
+    return np.frombuffer(data, np.uint8), np.ndarray((len(data) - len(PAD) + 1,), "<u8", data, 0, (1,))

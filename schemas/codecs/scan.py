@@ -76,10 +76,11 @@ def _equal(words: Words, at: int, others: Words, other_at: int, width: int) -> b
     return True
 
 
-@compiled(INT, BYTES, WORDS, INTS, BYTES, WORDS, INTS, INTS, TABLE, TABLE, TABLE, TABLE, INTS)
+@compiled(INT, BYTES, WORDS, INTS, INTS, BYTES, WORDS, INTS, INTS, TABLE, TABLE, TABLE, TABLE, INTS)
 def scan(
     data: Bytes,
     words: Words,
+    begins: Ints,
     ends: Ints,
     constants: Bytes,
     constant_words: Words,
@@ -91,7 +92,7 @@ def scan(
     firsts: Ints,
     names: Ints,
 ) -> int:
-    """Read the records that end at `ends`, one after the other; gives how many fit, up to the first that does not.
+    """Read records that stand at these places; gives how many fit, up to the first that does not.
 
     There is a constant before each value and one after the last, each but the first with a byte at least. Words
     are the eight bytes from each byte on. `firsts` becomes, for each field of names, the record in which each was
@@ -102,9 +103,10 @@ def scan(
     while room < 2 * len(ends):
         room *= 2
     table = np.full((fields, room), -1, np.int64)
-    end = 0
     for record in range(len(ends)):
-        at, end = end, int(ends[record])
+        at, end = int(begins[record]), int(ends[record])
+        if at < 0:  # without a value
+            return record
         c = 0
         for field in range(fields + 1):
             until = int(constant_ends[field])

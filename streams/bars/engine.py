@@ -15,6 +15,7 @@ from streams.bars.book import Book, Books
 from streams.bars.idle import IdleClock
 from streams.bars.intake import Intake
 from streams.bars.judge import Batch, Judge
+from streams.bars.records import records_of
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
 from streams.bars.ticks import Place
 from streams.bars.types import BarSpec, Late, Output, Record, feeders
@@ -62,7 +63,7 @@ class BarEngine:
 
     def read(self, records: Sequence[Record]) -> Intake:
         """Decode records, for `apply`: what needs nothing that the engine knows. From any thread."""
-        return Intake(records, self._codec, self._intervals_ns)
+        return Intake(records_of(records), self._codec, self._intervals_ns)
 
     def apply(self, records: Sequence[Record], now_ns: int, intake: Intake | None = None) -> Output:
         """Take records in offset order. `now_ns` feeds the idle clock and dates dead letters, no more.
@@ -70,10 +71,11 @@ class BarEngine:
         Records at or before `position` were applied already, and are passed over. `intake` is what `read` made
         of these records, where that was done before.
         """
-        if records and records[0].offset <= self.position:
-            records = [record for record in records if record.offset > self.position]
-            intake = None
         intake = intake or self.read(records)
+        offsets = intake.records.offsets
+        if offsets and offsets[0] <= self.position:
+            intake = self.read(intake.records.after(self.position))
+            offsets = intake.records.offsets
         batch = Batch(intake, now_ns, self.spec.max_future_ns)
         if intake.sheet is not None:
             self._judge.take_sheet(batch, intake.sheet)
@@ -82,8 +84,8 @@ class BarEngine:
         for number, bad, replay in intake.malformed:
             batch.counts.ticks += 1
             self._judge.refuse(batch, Place(number, 0), bad, replay)
-        if records:
-            self.position = records[-1].offset
+        if offsets:
+            self.position = offsets[-1]
         batch.refused.sort(key=itemgetter(0))
         return Output(
             self._publish(((book, window, window) for window, book in batch.due.items()), final=True),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from operator import attrgetter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,14 +11,12 @@ from schemas.codecs.base import Codec
 from schemas.errors import BadTick
 from schemas.replay import REPLAY_HEADER, Replay
 from schemas.trade import Trades
+from streams.bars.records import Records
 from streams.bars.replays import only, replay_of
 from streams.bars.ticks import Place, Ticks
-from streams.bars.types import Record
 
 if TYPE_CHECKING:
     from streams.bars.sheet import Sheet
-
-_headers = attrgetter("headers")
 
 #: Records from which on columns are read: of fewer it costs as much to begin.
 MANY: Final = 32
@@ -49,7 +46,7 @@ class Intake:
     fit, in runs of records of one trade each.
     """
 
-    def __init__(self, records: Sequence[Record], codec: Codec, intervals_ns: Sequence[int]) -> None:
+    def __init__(self, records: Records, codec: Codec, intervals_ns: Sequence[int]) -> None:
         self.records = records
         self.sheet: Sheet | None = None
         self.ticks = Ticks(Trades.none(), [])
@@ -58,7 +55,7 @@ class Intake:
         """The records that cannot be decoded, by number."""
         self.replays: dict[int, Replay] = {}
         """The records that are replays, by number."""
-        self.earliest_ns = _earliest_ns(records)
+        self.earliest_ns = records.earliest_ns()
         """The earliest timestamp of a record; None where any has none."""
         self.skipped = 0
         """Trades of replays that are not meant."""
@@ -69,23 +66,24 @@ class Intake:
             self._decode()
 
     def _read_columns(self, sheets: Any, intervals_ns: Sequence[int]) -> bool:
-        if any(map(_headers, self.records)):  # one of them may be a replay
+        if self.records.have_headers:  # one of them may be a replay
             return False
-        columns = self._codec.read_columns([record.value for record in self.records])
+        columns = self._codec.read_columns(self.records.values)
         if columns is None:
             return False
         try:
-            self.sheet = sheet = sheets.Sheet(columns, self.records, intervals_ns, DENSE)
+            self.sheet = sheet = sheets.Sheet(columns, self.records.offsets, intervals_ns, DENSE)
             self.ticks = sheet.others()
         except OverflowError:
             self.ticks = sheets.ticks_of(columns)
         return True
 
     def _decode(self) -> None:
-        values = [record.value for record in self.records]
-        for number in [n for n, record in enumerate(self.records) if record.headers]:
-            if any(name == REPLAY_HEADER for name, _ in self.records[number].headers):
-                values[number] = None  # no run takes it
+        values = list(self.records.values)
+        if self.records.have_headers:
+            for number, record in enumerate(self.records):
+                if any(name == REPLAY_HEADER for name, _ in record.headers):
+                    values[number] = None  # no run takes it
         decode_run = self._codec.decode_run
         number = 0
         while number < len(values):
@@ -130,11 +128,3 @@ class Intake:
             self.ignored += 1
         for index, trade in chosen:
             self.ticks.append(trade, Place(number, index))
-
-
-def _earliest_ns(records: Sequence[Record]) -> int | None:
-    try:
-        earliest_ms = min([record.timestamp for record in records], default=None)  # type: ignore[type-var]
-    except TypeError:
-        return None
-    return None if earliest_ms is None or earliest_ms < 0 else earliest_ms * 1_000_000

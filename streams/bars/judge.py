@@ -68,13 +68,13 @@ class Judge:
 
     def take_sheet(self, batch: Batch, sheet: Sheet) -> None:
         """Take a batch that is folded: the windows of an instrument where all of its ticks count, and in time."""
-        records, counts = batch.intake.records, batch.counts
+        offsets, counts = batch.intake.records.offsets, batch.counts
         doubtful: list[int] = []
         for ticks in sheet:
             book = self._books[ticks.names]
-            new = records[ticks.first].offset > book.offset
+            new = offsets[ticks.first] > book.offset
             if new and self._all_count(batch, book, ticks):
-                book.offset = records[ticks.last].offset
+                book.offset = offsets[ticks.last]
                 book.index = 0
                 counts.ticks += len(ticks)
                 counts.accepted += len(ticks)
@@ -94,7 +94,7 @@ class Judge:
         if (
             (
                 newest_ns > batch.latest_ns
-                and not ticks.are_stamped(batch.intake.records, self.spec.max_future_ns)
+                and not ticks.are_stamped(batch.intake.records.timestamps, self.spec.max_future_ns)
             )
             or newest_ns > ticks.received_ns + self.spec.max_future_ns
             or ticks.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
@@ -111,12 +111,8 @@ class Judge:
         What is here in full is for the many; a tick that may be late or dated ahead, or is replayed, is asked
         once more, in `_is_in_time`.
         """
-        counts, touched, records, replays = (
-            batch.counts,
-            batch.touched,
-            batch.intake.records,
-            batch.intake.replays,
-        )
+        counts, touched, replays = batch.counts, batch.touched, batch.intake.replays
+        records, offsets = batch.intake.records, batch.intake.records.offsets
         latest_ns, max_future_ns = batch.latest_ns, self.spec.max_future_ns
         grace_ns, dedupe_ns = self.spec.grace_ns, self.spec.dedupe_ns
         books = self._books
@@ -124,7 +120,7 @@ class Judge:
         for tick in ticks:
             number, index, names, ts_ns, price, size, trade_id, side, count, received_ns = tick
             book = books[names]
-            offset = records[number].offset
+            offset = offsets[number]
             if offset <= book.offset and (offset, index) <= (book.offset, book.index):
                 skipped += 1
                 continue
@@ -136,7 +132,8 @@ class Judge:
             if (
                 ts_ns < book.horizon_ns
                 or (
-                    ts_ns > latest_ns and ts_ns > (records[number].timestamp or 0) * 1_000_000 + max_future_ns
+                    ts_ns > latest_ns
+                    and ts_ns > (records.timestamps[number] or 0) * 1_000_000 + max_future_ns
                 )
                 or (received_ns is not None and ts_ns > received_ns + max_future_ns)
                 or (replays and number in replays)

@@ -19,7 +19,6 @@ from streams.bars import fold
 from streams.bars.book import Book
 from streams.bars.seen import Seen
 from streams.bars.ticks import Ticks
-from streams.bars.types import Record
 from streams.bars.window import Window
 
 _NONE: Final = np.empty(0, np.int64)
@@ -30,14 +29,14 @@ class Sheet:
     """A batch by instrument. To iterate is to get the ticks of those that have many in a window."""
 
     def __init__(
-        self, columns: Columns, records: Sequence[Record], intervals_ns: Sequence[int], dense: int
+        self, columns: Columns, offsets: Sequence[int], intervals_ns: Sequence[int], dense: int
     ) -> None:
         """Fold into windows of these lengths, of instruments with so many ticks in each on average.
 
         Raises OverflowError where a number might not fit, or ticks are in too great disorder.
         """
         self.columns = columns
-        self._records = records
+        self._offsets = offsets
         count, instruments = len(columns.code), len(columns.instruments)
         ids = columns.trade_id
         bounds = np.empty(instruments + 1, np.int64)
@@ -115,7 +114,7 @@ class Sheet:
         return windows[:, :found]
 
     def _by_instrument(self, interval_ns: int, windows: Ints) -> dict[int, list[Window]]:
-        columns, records = self.columns, self._records
+        columns, offsets = self.columns, self._offsets
         opened, closed = windows[fold.OPENED], windows[fold.CLOSED]
         lows = windows[fold.TURNOVER_LOW].astype(np.uint64).tolist()
         turnovers = zip(windows[fold.TURNOVER].tolist(), lows, strict=True)
@@ -137,8 +136,8 @@ class Sheet:
             windows[fold.TRADES].tolist(),
             _ids(columns, opened),
             _ids(columns, closed),
-            [records[number].offset for number in windows[fold.FIRST].tolist()],
-            [records[number].offset for number in windows[fold.LAST].tolist()],
+            [offsets[number] for number in windows[fold.FIRST].tolist()],
+            [offsets[number] for number in windows[fold.LAST].tolist()],
         )
         found: dict[int, list[Window]] = {}
         for code, window in zip(windows[fold.CODE].tolist(), made, strict=True):
@@ -188,12 +187,12 @@ class SheetTicks:
         """Of their records, which have no other trade."""
         return self._sheet.numbers[self._own]
 
-    def are_stamped(self, records: Sequence[Record], max_future_ns: int) -> bool:
+    def are_stamped(self, timestamps: Sequence[int | None], max_future_ns: int) -> bool:
         """Whether each is dated at most so far ahead of the timestamp of its record, and that has one."""
         numbers = self.numbers
         times = self._sheet.columns.ts_ns[numbers].tolist()
         return all(
-            ts_ns <= (records[number].timestamp or 0) * 1_000_000 + max_future_ns
+            ts_ns <= (timestamps[number] or 0) * 1_000_000 + max_future_ns
             for ts_ns, number in zip(times, numbers, strict=True)
         )
 

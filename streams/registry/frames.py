@@ -12,6 +12,7 @@ import structlog
 
 from schemas.errors import BadRecord, RegistryError
 from schemas.health import HealthComponent, HealthState
+from streams.bars.records import records_of
 from streams.batch import Batch
 from streams.registry.confluent import ConfluentRegistry, Schema
 from streams.registry.framing import schema_id, unframe
@@ -120,7 +121,7 @@ class Frames(Generic[T]):
 
 def _ids(batch: Batch) -> set[int]:
     ids = set()
-    for record in batch.records:
+    for value in records_of(batch.records).values:
         with suppress(BadRecord):
-            ids.add(schema_id(record.value or b""))
+            ids.add(schema_id(value or b""))
     return ids

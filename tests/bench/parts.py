@@ -20,14 +20,17 @@ import time
 from pathlib import Path
 from statistics import median
 
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `support`
 
 from bench.pure import EPOCH_NS, engine, market, spec
 from schemas.bar import bar_key, encode_bar
+from streams.fetch.unpack import Kept, Unpacked, load
 
+TP = TopicPartition("ticks", 0)
 BATCHES = (7_500, 100)
 PARTS = ("parse", "read", "apply", "bars", "state")
 
@@ -60,9 +63,7 @@ def measure(packed: list[bytes], size: int) -> dict[str, float]:
         if number == len(packed) // 4:
             spent, counted = dict.fromkeys(PARTS, 0.0), 0
         times = [clock()]
-        batch = MemoryRecords(bytes(data)).next_batch()
-        batch.validate_crc()
-        records = list(batch)
+        records = next(Unpacked(PartitionRecords(TP, Kept(data), None, 0, None, None, True, READ_COMMITTED)))
         times.append(clock())
         intake = made.read(records)
         times.append(clock())
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     gc.disable()  # a worker has it look seldom
+    load()
     figures = {}
     for size in BATCHES:
         packed = fetched(options.ticks, options.rate, size)

@@ -1,0 +1,100 @@
+"""Records as the engine takes them: one by one where it must, and as columns where it can."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from operator import attrgetter
+from typing import overload
+
+from streams.bars.types import Record
+
+_headers = attrgetter("headers")
+
+
+class Records(Sequence[Record]):
+    """Records of one partition, in offset order. What it gives as a whole is made once."""
+
+    @property
+    @abstractmethod
+    def offsets(self) -> list[int]:
+        """Of each."""
+
+    @property
+    @abstractmethod
+    def timestamps(self) -> list[int | None]:
+        """Of each, milliseconds since the epoch; -1 or None for none."""
+
+    @property
+    @abstractmethod
+    def values(self) -> Sequence[bytes | None]:
+        """Of each."""
+
+    @property
+    @abstractmethod
+    def have_headers(self) -> bool:
+        """Whether one of them may have a header."""
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> Records: ...
+    @abstractmethod
+    def __getitem__(self, at: int | slice) -> Record | Records: ...
+
+    def after(self, offset: int) -> Records:
+        """Those behind it."""
+        return self[bisect_right(self.offsets, offset) :]
+
+    def earliest_ns(self) -> int | None:
+        """The earliest timestamp, nanoseconds since the epoch; None where any has none."""
+        try:
+            earliest_ms = min(self.timestamps, default=None)  # type: ignore[type-var]
+        except TypeError:
+            return None
+        return None if earliest_ms is None or earliest_ms < 0 else earliest_ms * 1_000_000
+
+
+class Listed(Records):
+    """Records that are objects."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> Records: ...
+    def __getitem__(self, at: int | slice) -> Record | Records:
+        found = self._records[at]
+        return Listed(found) if isinstance(at, slice) else found  # type: ignore[arg-type, return-value]
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """See `Records`."""
+        return [record.offset for record in self._records]
+
+    @cached_property
+    def timestamps(self) -> list[int | None]:
+        """See `Records`."""
+        return [record.timestamp for record in self._records]
+
+    @cached_property
+    def values(self) -> Sequence[bytes | None]:
+        """See `Records`."""
+        return [record.value for record in self._records]
+
+    @cached_property
+    def have_headers(self) -> bool:
+        """See `Records`."""
+        return any(map(_headers, self._records))
+
+
+def records_of(records: Sequence[Record]) -> Records:
+    """The same, as the engine takes them."""
+    return records if isinstance(records, Records) else Listed(records)

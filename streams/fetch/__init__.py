@@ -1,0 +1,1 @@
+"""Fetched bytes to records, without an object for each."""
