@@ -25,6 +25,8 @@ _DECOMPRESS: Final[dict[int, Any]] = {
     4: codec.zstd_decode,
 }
 _COMPRESSION, _APPEND_TIME = 7, 8
+#: Bytes of a record with nothing in it: a length, attributes, two distances, two lengths and a number of headers.
+_LEAST: Final = 7
 
 
 class FetchedRecord(NamedTuple):
@@ -107,6 +109,8 @@ def read(batches: Sequence[memoryview]) -> Fetched | None:
                 data = _DECOMPRESS[compression](data.tobytes())
             except Exception:  # of each library its own; aiokafka's parser says what is wrong
                 return None
+        if not 0 <= count <= len(data) // _LEAST:
+            return None
         parts.append(data)
         columns.append((at, at + len(data), count, base, first, latest if attributes & _APPEND_TIME else -1))
         at += len(data)

@@ -65,7 +65,9 @@ def find(data: Bytes, batches: Ints, records: NDArray[np.int64]) -> int:
             if at < 0 or not 0 < length <= until - at:
                 return -1
             end = at + length
-            later, at = _number(data, at + 1, end)  # after a byte of attributes, which say nothing
+            if data[at] >= _MORE:  # attributes say nothing so far; not all take them for one byte
+                return -1
+            later, at = _number(data, at + 1, end)
             if at < 0:
                 return -1
             further, head = _number(data, at, end)

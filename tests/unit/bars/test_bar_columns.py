@@ -24,7 +24,9 @@ from streams.bars import intake, memory, seen
 from streams.bars.engine import BarEngine
 from streams.bars.judge import Judge
 from streams.bars.sheet import Sheet
-from streams.bars.types import BarSpec, BarType, Late
+from streams.bars.types import BarSpec, BarType, Late, Record
+from streams.fetch import fetched
+from support.fetched import record_batches
 
 CENTURIES = 2**63
 LARGEST = "9223372036.854775807"
@@ -55,6 +57,9 @@ WAYS = {
     "columns": (TidegateCodec, 1, 0),
     "sparse columns": (TidegateCodec, 1, 10**9),
     "mixed": (TidegateCodec, 4, 2),
+    "columns of what was fetched": (TidegateCodec, 1, 0),
+    "mixed of what was fetched": (TidegateCodec, 4, 2),
+    "runs of what was fetched": (TidegateCodec, 10**9, 0),
     "runs": (TidegateCodec, 10**9, 0),
     "one by one": (OneByOne, 10**9, 0),
 }
@@ -102,7 +107,9 @@ def outcome(way, a_spec, log, sizes=(), *, venue="", restart=-1, told=True):
                 an_engine = BarEngine(a_spec, codec(venue), "ticks", 3)
                 an_engine.restore(rows)
             before = batch
-            given = [*again, *batch]
+            given: Sequence[Record] = [*again, *batch]
+            if given and way.endswith("fetched"):
+                given = fetched.read(record_batches(given))
             read = an_engine.read(given) if number % 2 else None
             output = an_engine.apply(given, number, read)
             changed = an_engine.changed()
@@ -110,9 +117,15 @@ def outcome(way, a_spec, log, sizes=(), *, venue="", restart=-1, told=True):
                 rows.pop(key, None)
                 if row is not None:
                     rows[key] = row
-            found.append((in_order(output.bars), output.dead, output.counts, contents(changed)))
+            dead = [(told_of(record), letter) for record, letter in output.dead]
+            found.append((in_order(output.bars), dead, output.counts, contents(changed)))
         found.append((in_order(an_engine.close()), contents(an_engine.changed())))
     return found
+
+
+def told_of(record):
+    """What is passed on of a record that is refused."""
+    return record.offset, record.key, record.value, tuple(record.headers)
 
 
 def in_order(bars):
