@@ -168,8 +168,8 @@ class TidegateCodec(Codec):
 
     def _usable(self, columns: Columns) -> Columns:
         """Raises BadTick unless every trade is a good one."""
-        for names in columns.instruments:
-            self._names[names]  # which checks those that it has not seen yet
+        # It checks those that it has not seen yet; and the same objects are found faster by whoever looks them up.
+        columns.instruments[:] = map(self._names.__getitem__, columns.instruments)
         for times in (columns.ts_ns, columns.recv_ns):
             if times is not None:
                 check_ns(int(times.min()))

@@ -20,7 +20,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `support`
 
-from bench.pure import EPOCH_NS, SECOND, engine, market, records, spec, take
+from bench.pure import EPOCH_NS, SECOND, batches, engine, market, records, spec, take
 from streams.runtime import GC_THRESHOLD
 
 BATCH = 5_000
@@ -46,7 +46,7 @@ def main() -> None:
     while batch := records(islice(ticks, BATCH)):
         for record in batch:
             record.offset += taken
-        bars += take(made, batch)
+        bars += sum([take(made, part) for part in batches(batch, BATCH)])
         taken += len(batch)
         if taken % (20 * BATCH) == 0:
             made.changed()

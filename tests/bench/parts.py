@@ -20,17 +20,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.structs import TopicPartition
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `support`
 
-from bench.pure import EPOCH_NS, engine, market, spec
+from bench.pure import EPOCH_NS, engine, market, packed, records, spec, unpacked
 from schemas.bar import bar_key, encode_bar
-from streams.fetch.unpack import Kept, Unpacked, load
 
-TP = TopicPartition("ticks", 0)
 BATCHES = (7_500, 100)
 PARTS = ("parse", "read", "apply", "bars", "state")
 
@@ -38,36 +32,21 @@ PARTS = ("parse", "read", "apply", "bars", "state")
 CHECKPOINT = 200_000
 
 
-def fetched(ticks: int, per_second: int, size: int) -> list[bytes]:
-    """Record batches as a broker sends them."""
-    packed, builder, held = [], None, 0
-    for offset, tick in enumerate(market(ticks, per_second, 500, 100_000_000)):
-        if builder is None:
-            builder, held = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30), 0
-            first = offset
-        builder.append(held, tick.ts_ns // 10**6 + 1000, tick.key(), tick.encode(), [])
-        held += 1
-        if held == size:
-            packed.append(first.to_bytes(8, "big") + bytes(builder.build())[8:])
-            builder = None
-    return packed
-
-
-def measure(packed: list[bytes], size: int) -> dict[str, float]:
+def measure(fetched: list[bytes], size: int) -> dict[str, float]:
     """Microseconds a tick, by part; the first quarter warms up."""
     made = engine(spec("1s", "1m"))
     spent = dict.fromkeys(PARTS, 0.0)
     counted, since = 0, 0
     clock = time.thread_time
-    for number, data in enumerate(packed):
-        if number == len(packed) // 4:
+    for number, data in enumerate(fetched):
+        if number == len(fetched) // 4:
             spent, counted = dict.fromkeys(PARTS, 0.0), 0
         times = [clock()]
-        records = next(Unpacked(PartitionRecords(TP, Kept(data), None, 0, None, None, True, READ_COMMITTED)))
+        batch = unpacked(data)
         times.append(clock())
-        intake = made.read(records)
+        intake = made.read(batch)
         times.append(clock())
-        bars = made.apply(records, EPOCH_NS, intake).bars
+        bars = made.apply(batch, EPOCH_NS, intake).bars
         times.append(clock())
         for bar in bars:
             bar_key(bar)
@@ -94,11 +73,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     gc.disable()  # a worker has it look seldom
-    load()
+    ticks = records(market(options.ticks, options.rate, 500, 100_000_000))
     figures = {}
     for size in BATCHES:
-        packed = fetched(options.ticks, options.rate, size)
-        runs = [measure(packed, size) for _ in range(options.runs)]
+        fetched = packed(ticks, size)
+        runs = [measure(fetched, size) for _ in range(options.runs)]
         figures[size] = {part: round(median(run[part] for run in runs), 3) for part in PARTS}
         gc.collect()
     if options.json:

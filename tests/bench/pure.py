@@ -6,13 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.structs import TopicPartition
 
 from schemas.bar import bar_key, encode_bar
 from schemas.codecs import get_codec
 from streams.bars.engine import BarEngine
-from streams.bars.intake import load
 from streams.bars.types import BarSpec, BarType
+from streams.fetch.unpack import Kept, Unpacked
+from streams.pipeline import load
 from streams.simulate import SimTick, SimulatedFeed
+from support.fetched import record_batches
+
+TP = TopicPartition("md.ticks.v1", 0)
 
 SECOND = 10**9
 
@@ -53,9 +59,21 @@ def records(ticks: Iterable[SimTick]) -> list[PureRecord]:
     ]
 
 
-def batches(records: list[PureRecord], size: int) -> list[list[PureRecord]]:
+def packed(records: Sequence[PureRecord], size: int) -> list[bytes]:
+    """They as a broker sends them, so many in a batch."""
+    return [b"".join(record_batches(records[n : n + size])) for n in range(0, len(records), size)]
+
+
+def unpacked(data: bytes) -> Sequence[Any]:
+    """What a worker makes of a fetch."""
+    fetched = Unpacked(PartitionRecords(TP, Kept(data), None, 0, None, None, True, READ_COMMITTED))
+    return next(fetched)
+
+
+def batches(records: Sequence[PureRecord], size: int) -> list[Sequence[Any]]:
     """What `apply` gets at a time."""
-    return [records[n : n + size] for n in range(0, len(records), size)]
+    load()
+    return [unpacked(data) for data in packed(records, size)]
 
 
 def engine(spec: BarSpec) -> BarEngine:
@@ -69,7 +87,7 @@ def spec(*bar_types: str, **settings: Any) -> BarSpec:
     return BarSpec(tuple(map(BarType.parse, bar_types)), **settings)
 
 
-def take(engine: BarEngine, batch: list[PureRecord]) -> int:
+def take(engine: BarEngine, batch: Sequence[Any]) -> int:
     """Apply a batch and encode its bars as a lane does; the number of bars."""
     bars = engine.apply(batch, EPOCH_NS).bars
     for bar in bars:

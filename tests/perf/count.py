@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `bench`
 
-from bench.pure import market
+from bench.pure import PureRecord, market, packed, records
 
 RECORDED = Path(__file__).with_name("instructions.json")
 RECORD = "python -m tests.perf.count --record"
@@ -33,6 +34,9 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 TICKS = 10_000
 INSTRUMENTS = 500
+
+#: Records of one batch after the other, for one costs more of a small one.
+BATCHES = (2_000, *[100] * 20)
 
 #: Ticks a second of event time: `TICKS` close windows several times over.
 PER_SECOND = 2_500
@@ -55,12 +59,13 @@ class Cost(msgspec.Struct, frozen=True):
 def measure() -> Cost:
     """Count; takes half a minute. Raises RuntimeError where the path or valgrind fails."""
     with tempfile.TemporaryDirectory() as folder:
-        values = Path(folder) / "values"
-        ticks = market(3 * TICKS, PER_SECOND, INSTRUMENTS, DISORDER_NS)
-        values.write_bytes(b"\n".join(tick.encode() for tick in ticks))
+        ticks = records(market(3 * TICKS, PER_SECOND, INSTRUMENTS, DISORDER_NS))
+        values, fetched = Path(folder) / "values", Path(folder) / "fetched"
+        values.write_bytes(b"\n".join(tick.value or b"" for tick in ticks))
+        fetched.write_bytes(msgspec.msgpack.encode(_fetched(ticks)))
         # What is compiled and written on the first start would be counted there.
-        _run([], values, "tidegate", TICKS)
-        tick, yardstick = (_per_tick(values, what) for what in ("tidegate", "yardstick"))
+        _run([], fetched, "tidegate", TICKS)
+        tick, yardstick = _per_tick(fetched, "tidegate"), _per_tick(values, "yardstick")
     used = [f"{name} {version(name)}" for name in ("msgspec", "numba", "numpy")]
     build = ", ".join([f"Python {sys.version.split()[0]}", *used])
     return Cost(round(tick / yardstick, 3), round(tick), build)
@@ -87,6 +92,16 @@ def verdict(cost: Cost, agreed: Cost) -> str | None:
 def why_not() -> str:
     """Why nothing can be counted here; empty where it can."""
     return "" if shutil.which("valgrind") else "there is no valgrind"
+
+
+def _fetched(ticks: list[PureRecord]) -> list[bytes]:
+    found: list[bytes] = []
+    for size in cycle(BATCHES):
+        if not ticks:
+            return found
+        found += packed(ticks[:size], size)
+        ticks = ticks[size:]
+    raise AssertionError
 
 
 def _per_tick(values: Path, what: str) -> float:

@@ -1,20 +1,17 @@
-"""What is counted: `python hot_path.py VALUES tidegate|yardstick TICKS`, TICKS of the lines of VALUES.
+"""What is counted: `hot_path.py FETCHED tidegate TICKS` and `hot_path.py VALUES yardstick TICKS`.
 
-`tidegate` is the codec, the engine, its bars encoded, and its state rows at each checkpoint. `yardstick` is a loop
-that never changes: what it costs is what this Python and this msgspec cost.
+`tidegate` is what a worker does with what it has fetched: finding records, codec, engine, its bars encoded, and
+its state rows at each checkpoint. `yardstick` is a loop over lines that never changes: what it costs is what this
+Python and this msgspec cost.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-from itertools import cycle
 from pathlib import Path
 
 import msgspec
-
-#: Records of one batch after the other: read as columns where they are many, and one by one where they are few.
-BATCHES = (2_000, *[100] * 20)
 
 #: Ticks between two checkpoints.
 CHECKPOINT = 8_000
@@ -30,30 +27,30 @@ class Tick(msgspec.Struct, gc=False):
     trade_id: int
 
 
-def tidegate(values: list[bytes]) -> None:
+def tidegate(path: Path, ticks: int) -> None:
     """The product's own path."""
     sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-    from bench.pure import PureRecord, engine, spec, take  # the yardstick starts faster without
+    from bench.pure import engine, spec, take, unpacked  # the yardstick starts faster without
 
     made = engine(spec("1s", "1m"))
-    records = [PureRecord(n, 1_750_000_080_000, None, value) for n, value in enumerate(values)]
-    bars = at = 0
-    for size in cycle(BATCHES):
-        if at >= len(records):
+    bars = taken = 0
+    for data in msgspec.msgpack.decode(path.read_bytes(), type=list[bytes]):
+        if taken >= ticks:
             break
-        bars += take(made, records[at : at + size])
-        at += size
-        if at % CHECKPOINT == 0:
+        batch = unpacked(data)
+        bars += take(made, batch)
+        taken += len(batch)
+        if taken % CHECKPOINT == 0:
             made.changed()
-    if values and not bars:
+    if not bars:
         raise SystemExit("no bar was closed: nothing was measured")
 
 
-def yardstick(values: list[bytes]) -> None:
+def yardstick(path: Path, ticks: int) -> None:
     """Decode, look up, compare, add: plain Python of the kind that the engine is made of."""
     decode = msgspec.json.Decoder(Tick).decode
     sums: dict[str, list[int]] = {}
-    for value in values:
+    for value in path.read_bytes().splitlines()[:ticks]:
         tick = decode(value)
         found = sums.get(tick.symbol)
         if found is None:
@@ -68,5 +65,4 @@ if __name__ == "__main__":
     path, what, ticks = sys.argv[1:]
     # A worker has it look seldom. Here one look more at all that numba has made would be a sixth of the count.
     gc.disable()
-    lines = Path(path).read_bytes().splitlines()
-    {"tidegate": tidegate, "yardstick": yardstick}[what](lines[: int(ticks)])
+    {"tidegate": tidegate, "yardstick": yardstick}[what](Path(path), int(ticks))

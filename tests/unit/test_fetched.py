@@ -99,7 +99,7 @@ def test_what_comes_after_an_offset_is_the_same_of_objects(log, offset) -> None:
 @example([Rec(0, T0, None, None, (("", b""),))], [(5, 128)], 0)
 @example([Rec(0, T0, None, b"x", ())], [(0, 255)], 0)
 def test_broken_bytes_are_never_read_in_another_way(log, changes, cut) -> None:
-    """A checksum keeps them away; whoever forges one as well gets what the parser makes of it, or is refused by it."""
+    """A checksum keeps them away; who forges one as well gets what the parser makes of it, or is refused by it."""
     batches = []
     for batch in record_batches(log):
         data = bytearray(batch)
