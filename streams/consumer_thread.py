@@ -124,15 +124,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         offsets: dict[TP, int] = {}
         gone: Mapping[Any, int] = {}
         try:
+            raw = {tp: room for tp, room in wanted.items() if tp.topic in self.consumer.transport.raw_topics}
+            # First what failed, so that no records are lost with it.
+            for tp in [tp for tp in raw if tp in fetcher._records and unpack(fetcher._records[tp]) is None]:
+                await fetcher.fetched_records({tp}, timeout=0)
+            for tp, room in raw.items():
+                if run := _take_run(fetcher, tp, consumer._max_poll_records if room is None else room):
+                    records[tp] = run
             # aiokafka takes an empty set for "all partitions".
-            if unlimited := {tp for tp, room in wanted.items() if room is None and not self._is_raw(tp)}:
+            if unlimited := {tp for tp, room in wanted.items() if room is None and tp not in raw}:
                 records |= await fetcher.fetched_records(
                     unlimited, timeout=0, max_records=consumer._max_poll_records
                 )
             for tp, room in wanted.items():
-                if self._is_raw(tp):
-                    records |= await self._take_run(fetcher, tp, room, alone=not records)
-                elif room is not None:
+                if room is not None and tp not in raw:
                     records |= await fetcher.fetched_records({tp}, timeout=0, max_records=room)
         except NoOffsetForPartitionError:
             pass  # told of a partition that has been sought since
@@ -151,24 +156,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._look(consumer)
         self._gather(consumer._fetcher, bool(records))
         return fetch
-
-    def _is_raw(self, tp: TP) -> bool:
-        return tp.topic in self.consumer.transport.raw_topics
-
-    async def _take_run(
-        self, fetcher: Any, tp: TP, room: int | None, *, alone: bool
-    ) -> dict[TP, Sequence[Any]]:
-        """At most so many records, as one run: for aiokafka a run is a record."""
-        unpacked = unpack(fetcher._records.get(tp))
-        if (
-            unpacked is None
-        ):  # nothing is there, or an error: to be raised when no others would be lost with it
-            return await fetcher.fetched_records({tp}, timeout=0) if alone else {}
-        unpacked.room = room
-        found = await fetcher.fetched_records({tp}, timeout=0, max_records=1)
-        if unpacked.is_empty:
-            await fetcher.fetched_records({tp}, timeout=0)  # it sees that, and has more fetched
-        return {tp: runs[0] for tp, runs in found.items()}
 
     def _tell(self, consumer: aiokafka.AIOKafkaConsumer, offsets: Mapping[TP, int]) -> None:
         """Say of each partition of a batch topic what was taken of it, and where its log ends."""
@@ -305,3 +292,17 @@ def _hear(task: asyncio.Future[bool]) -> None:
     """Asyncio complains of exceptions that nobody asked for."""
     if not task.cancelled():
         task.exception()
+
+
+def _take_run(fetcher: Any, tp: TP, room: int | None) -> Sequence[Any]:
+    """At most so many records of those that were fetched, as one run: for aiokafka a run is a record."""
+    result = fetcher._records.get(tp)
+    unpacked = unpack(result)
+    if unpacked is None:
+        return ()
+    unpacked.room = room
+    runs = result.getall(1)
+    if unpacked.is_empty or not result.has_more():  # as `fetched_records` does: more may be fetched
+        del fetcher._records[tp]
+        fetcher._notify(fetcher._wait_consume_future)
+    return runs[0] if runs else ()

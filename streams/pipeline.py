@@ -56,8 +56,8 @@ def plain_codec(spec: TickTopic) -> Codec:
 
 def load() -> None:
     """Have records read as columns from now on, from the bytes that were fetched. Raises what numba raises."""
-    columns.load()
     unpack.load()
+    columns.load()
 
 
 class BarsPipeline:

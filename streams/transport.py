@@ -163,7 +163,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             batch.tp.topic,
             batch.tp.partition,
             last.offset,
-            last.timestamp / 1000.0,
+            (-1 if last.timestamp is None else last.timestamp) / 1000.0,
             0,
             (),
             None,
@@ -254,7 +254,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     #: Topics that are delivered in batches; their channels use `RawSchema` and ``acks=False``.
     batch_topics: frozenset[str] = frozenset()
-    #: Those of them whose records need no topic, partition or sizes: see `streams.unpack`.
+    #: Those of them whose records need no topic, partition or sizes: see `streams.fetch`.
     raw_topics: frozenset[str] = frozenset()
     #: Called with each batch before an agent gets it, to begin what can be done beside the event loop.
     on_batch: Callable[[Batch], None] = staticmethod(lambda batch: None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from schemas.codecs.base import Codec
 from schemas.errors import BadTick
-from schemas.replay import REPLAY_HEADER, Replay
+from schemas.replay import Replay
 from schemas.trade import Trades
 from streams.bars.records import Records
 from streams.bars.replays import only, replay_of
@@ -62,11 +62,13 @@ class Intake:
         self.ignored = 0
         """Records without a trade."""
         self._codec = codec
+        self._values: list[bytes | None] = []
+        self._flagged: frozenset[int] = frozenset()
         if len(records) < MANY or _sheets is None or not self._read_columns(_sheets, intervals_ns):
             self._decode()
 
     def _read_columns(self, sheets: Any, intervals_ns: Sequence[int]) -> bool:
-        if self.records.have_headers:  # one of them may be a replay
+        if self.records.may_be_flagged:
             return False
         columns = self._codec.read_columns(self.records.values)
         if columns is None:
@@ -79,11 +81,10 @@ class Intake:
         return True
 
     def _decode(self) -> None:
-        values = list(self.records.values)
-        if self.records.have_headers:
-            for number, record in enumerate(self.records):
-                if any(name == REPLAY_HEADER for name, _ in record.headers):
-                    values[number] = None  # no run takes it
+        self._values = values = list(self.records.values)
+        self._flagged = self.records.flagged()
+        if self._flagged:  # no run takes them
+            values = [None if number in self._flagged else value for number, value in enumerate(values)]
         decode_run = self._codec.decode_run
         number = 0
         while number < len(values):
@@ -111,12 +112,11 @@ class Intake:
             self.ticks.extend(trades, range(number, number + len(run)))
 
     def _decode_one(self, number: int) -> None:
-        record = self.records[number]
         replay = None
         try:
-            if record.headers and (replay := replay_of(record)) is not None:
+            if number in self._flagged and (replay := replay_of(self.records[number])) is not None:
                 self.replays[number] = replay
-            trades = self._codec.decode(record.value)
+            trades = self._codec.decode(self._values[number])
             chosen = list(enumerate(trades))
             if replay is not None and replay.index is not None:
                 chosen = [only(replay.index, trades)]

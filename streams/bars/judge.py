@@ -173,9 +173,9 @@ class Judge:
         """
         number, index, _, ts_ns, price, size, trade_id, side, count, received_ns = tick
         spec, counts, seen = self.spec, batch.counts, book.seen
-        place, record = Place(number, index), batch.intake.records[number]
+        place, records = Place(number, index), batch.intake.records
         replay = batch.intake.replays.get(number)
-        stamp_ms = record.timestamp
+        stamp_ms = records.timestamps[number]
         stamp_ns = None if stamp_ms is None or stamp_ms < 0 else stamp_ms * 1_000_000
         if received_ns is None or (stamp_ns is not None and (stamp_ns < received_ns or replay is not None)):
             received_ns = stamp_ns
@@ -211,7 +211,7 @@ class Judge:
             seen.put(identity, mark_ns)
         if late:
             counts.accepted += 1
-            for window in book.revise(ts_ns, price, size, trade_id, side, count, record.offset):
+            for window in book.revise(ts_ns, price, size, trade_id, side, count, records.offsets[number]):
                 batch.due[window] = book
                 book.retain(window)
         return not late

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from operator import attrgetter
 from typing import overload
 
+from schemas.replay import REPLAY_HEADER
 from streams.bars.types import Record
 
 _headers = attrgetter("headers")
@@ -34,8 +35,18 @@ class Records(Sequence[Record]):
 
     @property
     @abstractmethod
-    def have_headers(self) -> bool:
-        """Whether one of them may have a header."""
+    def may_be_flagged(self) -> bool:
+        """Whether one of them may have the header of a replay."""
+
+    def flagged(self) -> frozenset[int]:
+        """The numbers of those that have it."""
+        if not self.may_be_flagged:
+            return frozenset()
+        return frozenset(number for number, record in enumerate(self) if _is_flagged(record))
+
+    def heads(self, width: int) -> Iterable[bytes | None]:
+        """So many bytes of each value at least, where it has them."""
+        return self.values
 
     @overload
     def __getitem__(self, at: int) -> Record: ...
@@ -90,9 +101,13 @@ class Listed(Records):
         return [record.value for record in self._records]
 
     @cached_property
-    def have_headers(self) -> bool:
+    def may_be_flagged(self) -> bool:
         """See `Records`."""
-        return any(map(_headers, self._records))
+        return any(map(_headers, self._records)) and any(map(_is_flagged, self._records))
+
+
+def _is_flagged(record: Record) -> bool:
+    return any(name == REPLAY_HEADER for name, _ in record.headers)
 
 
 def records_of(records: Sequence[Record]) -> Records:

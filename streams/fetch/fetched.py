@@ -12,6 +12,7 @@ from aiokafka import codec
 
 from schemas.codecs.scan import Ints
 from schemas.codecs.spans import PAD, Spans
+from schemas.replay import REPLAY_HEADER
 from streams.bars.records import Records
 from streams.bars.types import Record
 from streams.fetch import find
@@ -25,6 +26,7 @@ _DECOMPRESS: Final[dict[int, Any]] = {
     4: codec.zstd_decode,
 }
 _COMPRESSION, _APPEND_TIME = 7, 8
+_FLAG: Final = REPLAY_HEADER.encode()
 #: Bytes of a record with nothing in it: a length, attributes, two distances, two lengths and a number of headers.
 _LEAST: Final = 7
 
@@ -42,10 +44,10 @@ class FetchedRecord(NamedTuple):
 class Fetched(Records):
     """Records that become objects where one is asked for."""
 
-    def __init__(self, data: bytes, table: Ints, *, have_headers: bool) -> None:
+    def __init__(self, data: bytes, table: Ints, *, may_be_flagged: bool) -> None:
         self._data = data
         self._table = table
-        self._have_headers = have_headers
+        self._may_be_flagged = may_be_flagged
 
     def __len__(self) -> int:
         return len(self._table[find.OFFSET])
@@ -57,7 +59,7 @@ class Fetched(Records):
     def __getitem__(self, at: int | slice) -> Record | Fetched:
         found = self._table[:, at]
         if isinstance(at, slice):
-            return Fetched(self._data, found, have_headers=self._have_headers)
+            return Fetched(self._data, found, may_be_flagged=self._may_be_flagged)
         offset, timestamp, head, value, end = found.tolist()
         key, _ = _text(self._data, head)
         return FetchedRecord(  # type: ignore[return-value]
@@ -85,10 +87,16 @@ class Fetched(Records):
         """See `Records`."""
         return Spans(self._data, self._table[find.VALUE], self._table[find.END])
 
-    @property
-    def have_headers(self) -> bool:
+    def heads(self, width: int) -> Iterator[bytes | None]:
         """See `Records`."""
-        return self._have_headers
+        data, (_, _, _, begins, ends) = self._data, self._table.tolist()
+        for begin, end in zip(begins, ends, strict=True):
+            yield None if begin < 0 else data[begin : min(end, begin + width)]
+
+    @property
+    def may_be_flagged(self) -> bool:
+        """See `Records`."""
+        return self._may_be_flagged
 
     def earliest_ns(self) -> int | None:
         """See `Records`."""
@@ -102,6 +110,8 @@ def read(batches: Sequence[memoryview]) -> Fetched | None:
     columns = []
     at = 0
     for batch in batches:
+        if len(batch) < _HEAD.size:
+            return None
         base, attributes, first, latest, count = _HEAD.unpack_from(batch)
         data: Any = batch[_HEAD.size :]
         if compression := attributes & _COMPRESSION:
@@ -117,7 +127,10 @@ def read(batches: Sequence[memoryview]) -> Fetched | None:
     table = np.empty((find.RECORD, sum([column[find.COUNT] for column in columns])), np.int64)
     data = b"".join((*parts, PAD))
     with_headers = find.find(np.frombuffer(data, np.uint8), np.array(columns, np.int64).T.copy(), table)
-    return None if with_headers < 0 else Fetched(data, table, have_headers=with_headers > 0)
+    if with_headers < 0:
+        return None
+    # Names stand in the bytes as they are: what is not found there none of them has.
+    return Fetched(data, table, may_be_flagged=with_headers > 0 and _FLAG in data)
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
@@ -141,4 +154,4 @@ def _headers(data: bytes, at: int) -> Iterator[tuple[str, bytes | None]]:
     for _ in range(count):
         name, at = _text(data, at)
         value, at = _text(data, at)
-        yield (name or b"").decode(errors="backslashreplace"), value
+        yield str(name, errors="backslashreplace"), value  # type: ignore[arg-type]  # no name is null: see `find`

@@ -33,6 +33,8 @@ def _number(data: Bytes, at: int, until: int) -> tuple[int, int]:
     value, shift = np.uint64(0), np.uint64(0)
     for i in range(at, min(until, at + _MOST_BYTES)):
         byte = np.uint64(data[i])
+        if i - at == _MOST_BYTES - 1 and byte > _ONE:  # more than 64 bits
+            break
         value |= (byte & _BITS) << shift
         if byte < _MORE:
             return np.int64(value >> _ONE) ^ -np.int64(value & _ONE), i + 1  # type: ignore[return-value]

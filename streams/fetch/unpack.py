@@ -8,6 +8,7 @@ parser. All have `offset`, `timestamp`, `key`, `value` and `headers`; topic and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -79,13 +80,16 @@ class Unpacked:
     def _gather(self) -> Sequence[Any]:
         """The records of as many whole batches as there is room for."""
         begin = self._packed.next_fetch_offset
-        batches: list[_Batch] = []
         try:
-            for batch in self._batches:
-                batches.append(batch)
-                if self.room is not None and batch.parser.next_offset - begin >= self.room:
-                    break
-            return _read(batches, begin)
+            while True:
+                batches: list[_Batch] = []
+                for batch in self._batches:
+                    batches.append(batch)
+                    if self.room is not None and batch.parser.next_offset - begin >= self.room:
+                        break
+                # Of batches that were compacted there may be nothing left.
+                if (run := _read(batches, begin)) or not batches:
+                    return run
         except BaseException:
             # What came before it is fetched again: nothing of it was given.
             self._batches = iter(())
@@ -103,12 +107,22 @@ class _Batch(NamedTuple):
 
 def _read(batches: Sequence[_Batch], begin: int) -> Sequence[Any]:
     """The records of batches from an offset on. Raises what aiokafka's parser raises."""
-    run = None
-    if _fetched is not None and batches and all(batch.data is not None for batch in batches):
-        run = _fetched.read([batch.data for batch in batches])
+    run = _at_once(batches) if _fetched is not None else None
     if run is None:
-        return [record for batch in batches for record in batch.parser if record.offset >= begin]
+        try:
+            return [record for batch in batches for record in batch.parser if record.offset >= begin]
+        except UnicodeDecodeError:  # in the name of a header, which nobody may have asked for
+            with suppress(ImportError):
+                load()
+                run = _at_once(batches)
+            if run is None:
+                raise
     return run.after(begin - 1) if run and run[0].offset < begin else run  # type: ignore[no-any-return]
+
+
+def _at_once(batches: Sequence[_Batch]) -> Any:
+    data = [batch.data for batch in batches]
+    return _fetched.read(data) if _fetched is not None and data and None not in data else None
 
 
 def _batches(packed: PartitionRecords) -> Iterator[_Batch]:

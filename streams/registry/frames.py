@@ -15,7 +15,7 @@ from schemas.health import HealthComponent, HealthState
 from streams.bars.records import records_of
 from streams.batch import Batch
 from streams.registry.confluent import ConfluentRegistry, Schema
-from streams.registry.framing import schema_id, unframe
+from streams.registry.framing import HEAD_BYTES, schema_id, unframe
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class Frames(Generic[T]):
 
 def _ids(batch: Batch) -> set[int]:
     ids = set()
-    for value in records_of(batch.records).values:
+    for head in records_of(batch.records).heads(HEAD_BYTES):
         with suppress(BadRecord):
-            ids.add(schema_id(value or b""))
+            ids.add(schema_id(head or b""))
     return ids

@@ -12,6 +12,7 @@ from schemas.errors import BadRecord
 
 MAGIC: Final = 0
 _HEAD: Final = struct.Struct(">Bi")
+HEAD_BYTES: Final = _HEAD.size
 
 
 class Frame(NamedTuple):

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.codecs.spans import Spans
+from schemas.replay import REPLAY_HEADER
 from streams.bars.records import records_of
 from streams.fetch import fetched
 from support.fetched import record_batches
@@ -67,7 +68,7 @@ def test_every_record_is_what_the_parser_makes_of_it(log, compression) -> None:
     assert found.timestamps == [record.timestamp for record in found]
     assert list(found.values) == [record.value for record in found]
     assert [found.values[i] for i in range(len(found))] == list(found.values)
-    assert found.have_headers == any(record.headers for record in found)
+    assert list(found.heads(5)) == [value and value[:5] for value in found.values]
     known = [record.timestamp for record in log]
     assert found.earliest_ns() == (None if None in known else min(known) * 10**6)
 
@@ -124,6 +125,34 @@ def test_the_name_of_a_header_that_is_no_text_stops_nobody() -> None:
     batch = bytes(builder.build()).replace(b"name", b"n\xffme")
     [record] = fetched.read([memoryview(batch)])
     assert record.headers == (("n\\xffme", b"x"),)
+
+
+@pytest.mark.parametrize("flagged", [(), (1,), (0, 2)])
+def test_replays_are_found_among_other_headers(flagged) -> None:
+    log = [
+        Rec(n, T0, None, b"v", (("trace", b"1"), *[(REPLAY_HEADER, b"x")] * (n in flagged))) for n in range(3)
+    ]
+    for records in (fetched.read(record_batches(log)), records_of(log)):
+        assert (records.may_be_flagged, records.flagged()) == (bool(flagged), frozenset(flagged))
+
+
+def test_the_name_of_that_header_in_a_value_is_no_header() -> None:
+    log = [Rec(0, T0, None, REPLAY_HEADER.encode(), (("trace", b"1"),))]
+    assert fetched.read(record_batches(log)).flagged() == frozenset()
+
+
+def test_bytes_that_are_cut_off_within_the_head_are_left_to_the_parser() -> None:
+    [batch] = record_batches([Rec(0, T0, None, b"v", ())])
+    assert fetched.read([batch[:50]]) is None
+
+
+def test_a_number_of_more_than_64_bits_is_left_to_the_parser() -> None:
+    [batch] = record_batches([Rec(0, T0, b"k", b"v", ())])
+    key = bytes(batch).replace(b"\x02k", b"\x82" + 8 * b"\x80" + b"\x02k")
+    longer = bytearray(key)
+    longer[61] += 2 * 9  # zigzag: nine bytes more
+    struct.pack_into(">i", longer, 8, len(longer) - 12)
+    assert fetched.read([memoryview(bytes(longer))]) is None
 
 
 def test_a_codec_that_nobody_knows_is_left_to_the_parser() -> None:

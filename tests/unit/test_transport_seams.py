@@ -9,14 +9,20 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError
+from aiokafka.consumer import subscription_state as aiokafka
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchError, FetchResult, PartitionRecords
+from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError, TopicAuthorizationFailedError
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
+from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from schemas.errors import BrokerError
 from streams import consumer_thread
 from streams.app import build_app, finish
+from streams.fetch.unpack import Kept
 from streams.settings import load_settings
 from streams.transport import Consumer
+from support.fetched import record_batches
 
 P0, P1, P2 = (TP("ticks", p) for p in range(3))
 EVENTS = TP("events", 0)
@@ -113,11 +119,35 @@ class Kafka:
         return {tp: SimpleNamespace(offset=self.committed[tp]) for tp in tps if tp in self.committed}
 
 
-def consumer_of(*tps: TP) -> tuple[Consumer, Kafka]:
+class Buffered(Kafka):
+    """The same with what a real fetcher has at hand."""
+
+    def __init__(self, *tps: TP) -> None:
+        super().__init__(*tps)
+        self._wait_consume_future = None
+        self.buffers = aiokafka.Assignment([TopicPartition(*tp) for tp in tps])
+
+    fetched_records = Fetcher.fetched_records
+
+    def _notify(self, future: None) -> None:
+        """Nothing more is fetched here."""
+
+    def is_assigned(self, tp: TP) -> bool:
+        return tp in self.partitions
+
+    def hold(self, tp: TP, data: bytes) -> None:
+        """Records of a partition from its beginning on."""
+        tp = TopicPartition(*tp)
+        self.buffers.state_value(tp).seek(0)
+        packed = PartitionRecords(tp, Kept(data), None, 0, None, None, True, READ_COMMITTED)
+        self._records[tp] = FetchResult(tp, assignment=self.buffers, partition_records=packed, backoff=0)
+
+
+def consumer_of(*tps: TP, kind: type[Kafka] = Kafka) -> tuple[Consumer, Any]:
     """A consumer of these partitions, of which those of `ticks` come in batches, not yet sought."""
     app = build_app(load_settings(None, group="unit"), "t", frozenset({"ticks"}))
     consumer: Consumer = app.consumer
-    kafka = Kafka(*tps)
+    kafka = kind(*tps)
     consumer._thread._consumer = kafka
     consumer._thread.thread_loop.close()
     # The thread's work is done in this one, at the point where it would be waited for.
@@ -126,9 +156,9 @@ def consumer_of(*tps: TP) -> tuple[Consumer, Kafka]:
     return consumer, kafka
 
 
-async def ready(*tps: TP) -> tuple[Consumer, Kafka]:
+async def ready(*tps: TP, kind: type[Kafka] = Kafka) -> tuple[Consumer, Any]:
     """The same, sought."""
-    consumer, kafka = consumer_of(*tps)
+    consumer, kafka = consumer_of(*tps, kind=kind)
     await consumer.perform_seek()
     return consumer, kafka
 
@@ -152,6 +182,47 @@ async def test_a_fetch_delivers_batches_of_batch_topics_and_single_records_of_ot
     [batch] = [message for message in messages if message.tp == P0]
     assert [record.offset for record in batch.value.records] == WHOLE
     assert batch.offset == 9
+
+
+async def buffered(*tps: TP, **config: Any) -> tuple[Consumer, Buffered]:
+    """One whose batches are read from the bytes that were fetched."""
+    consumer, kafka = await ready(*tps, kind=Buffered)
+    consumer.transport.raw_topics = frozenset({"ticks"})
+    return consumer, kafka
+
+
+async def test_an_error_of_one_partition_costs_no_records_of_another() -> None:
+    consumer, kafka = await buffered(P0, P1)
+    for tp in (P0, P1):
+        kafka.hold(tp, b"".join(record_batches([Record(*tp, offset, value=b"x") for offset in range(3)])))
+    kafka._records[TopicPartition(*P1)] = FetchError(error=TopicAuthorizationFailedError("ticks"), backoff=0)
+    with pytest.raises(TopicAuthorizationFailedError):
+        await fetched(consumer)
+    assert kafka.buffers.state_value(TopicPartition(*P0)).position == 0
+    assert await fetched(consumer) == {P0: [0, 1, 2]}
+    assert not kafka._records
+
+
+async def test_a_share_of_what_was_fetched_is_taken_and_the_rest_waits() -> None:
+    consumer, kafka = await buffered(P0)
+    kafka.hold(P0, b"".join(record_batches([Record(*P0, offset, value=b"x") for offset in range(5)])))
+    consumer.transport.allowance = lambda tp: 2
+    assert [await fetched(consumer) for _ in range(4)] == [{P0: [0, 1]}, {P0: [2, 3]}, {P0: [4]}, {}]
+
+
+async def test_the_most_records_of_a_poll_hold_for_batches_too() -> None:
+    consumer, kafka = await buffered(P0)
+    kafka.hold(P0, b"".join(record_batches([Record(*P0, offset, value=b"x") for offset in range(5)])))
+    kafka._max_poll_records = 4
+    assert [await fetched(consumer) for _ in range(2)] == [{P0: [0, 1, 2, 3]}, {P0: [4]}]
+
+
+async def test_messages_without_a_timestamp_are_a_batch() -> None:
+    consumer, kafka = await buffered(P0)
+    builder = LegacyRecordBatchBuilder(0, 0, 1 << 20)
+    builder.append(0, None, b"key", b"value")
+    kafka.hold(P0, bytes(builder.build()))
+    assert await fetched(consumer) == {P0: [0]}
 
 
 async def test_what_was_taken_before_a_seek_is_dropped_because_the_seek_brings_it_again() -> None:

@@ -4,6 +4,7 @@ import gc
 import struct
 import weakref
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 from aiokafka.consumer.fetcher import (
@@ -22,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streams.fetch.unpack
+from streams.consumer_thread import _take_run
 from streams.fetch.unpack import Kept, load, unpack
 
 TP = TopicPartition("ticks", 3)
@@ -158,18 +160,28 @@ def test_a_broken_batch_is_an_error() -> None:
     assert result._partition_records.next_fetch_offset == 0
 
 
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 5), st.integers(1, 6), st.sampled_from([NONE, LZ4])), min_size=1, max_size=5
-    ),
-    st.integers(0, 20),
+shapes = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(1, 6), st.sampled_from([NONE, LZ4])), min_size=1, max_size=5
 )
-def test_any_batches_from_any_position(batches, start) -> None:
+
+
+def in_a_row(batches) -> bytes:
+    """Batches with gaps between and in them; of some there is nothing left."""
     data, base = b"", 0
     for gap, count, compression in batches:
         data += packed(base + gap, count, compression=compression, gaps={gap})
         base += gap + count
+    return data
+
+
+def batches_of() -> st.SearchStrategy[bytes]:
+    return shapes.map(in_a_row)
+
+
+@settings(deadline=None)
+@given(shapes, st.integers(0, 20))
+def test_any_batches_from_any_position(batches, start) -> None:
+    data = in_a_row(batches)
     gap, count, _ = batches[0]
     if start < gap + count:
         assert_same(data, start=start)
@@ -301,35 +313,101 @@ def test_records_with_nothing_in_them() -> None:
     ]
 
 
-async def taken(data: bytes, *most: int | None, start: int = 0, ours: bool) -> list[object]:
-    """What a consumer gets that takes so many records at a time, and its position after each time."""
+def fetcher_of(data: bytes, start: int = 0, aborted=None, isolation=READ_COMMITTED) -> SimpleNamespace:
+    """As much of a fetcher as is asked for, with one fetch; and the partition's state."""
     assignment = Assignment([TP])
     state = assignment.state_value(TP)
     state.seek(start)
-    records = PartitionRecords(TP, Kept(data), None, start, None, None, True, READ_COMMITTED)
+    records = PartitionRecords(TP, Kept(data), aborted and list(aborted), start, None, None, True, isolation)
     result = FetchResult(TP, assignment=assignment, partition_records=records, backoff=0)
+    asked: list[object] = []
+    return SimpleNamespace(
+        _records={TP: result}, _notify=asked.append, _wait_consume_future="more", state=state, asked=asked
+    )
+
+
+async def taken(data: bytes, *most: int | None, start: int = 0, ours: bool) -> list[object]:
+    """What a consumer gets that takes so many records at a time, and its position after each time."""
+    fetcher = fetcher_of(data, start)
+    state, result = fetcher.state, fetcher._records[TP]
     found: list[object] = []
     for count in most:
         if not result.has_more():
             break
         try:
-            if ours:
-                unpacked = unpack(result)
-                unpacked.room = count
-                runs = result.getall(1)
-                if unpacked.is_empty and result.has_more():
-                    assert result.getall() == []
-                    assert not result.has_more()
-                records = [record for run in runs for record in run]
-            else:
-                records = result.getall(count)
+            records = _take_run(fetcher, TP, count) if ours else result.getall(count)
             found.append(([record.offset for record in records], state.position))
         except CorruptRecordException:
             found.append(("corrupt", state.position))
     return found
 
 
-BROKEN = packed(3, 3)[:-3] + b"???"
+@settings(deadline=None)
+@given(
+    st.one_of(transactions(), batches_of().map(lambda data: (data, []))),
+    st.lists(st.one_of(st.none(), st.integers(1, 9)), max_size=12),
+    st.integers(0, 5),
+)
+async def test_taken_a_few_at_a_time_each_comes_once(log, rooms, start) -> None:
+    data, aborted = log
+    start = min(start, struct.unpack_from(">i", data, 23)[0] if data else 0)
+    theirs, _, end, _ = both(data, start=start, isolation=READ_COMMITTED, aborted=aborted)
+    fetcher = fetcher_of(data, start, aborted)
+    found: list[tuple[object, ...]] = []
+    for room in [*rooms, None, None]:
+        run = _take_run(fetcher, TP, room)
+        assert room is None or len(run) <= room
+        found += [(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in run]
+        assert found == theirs[: len(found)]
+        behind = theirs[len(found)][0] if len(found) < len(theirs) else end
+        assert (found[-1][0] + 1 if found else start) <= fetcher.state.position <= behind
+        assert fetcher.asked == ([] if fetcher._records else ["more"]), (
+            "more is fetched once all of it is taken"
+        )
+    assert found == theirs
+    assert fetcher.state.position == end
+    assert not fetcher._records
+
+
+async def test_a_broken_batch_after_some_were_taken_is_an_error_that_moves_nothing() -> None:
+    fetcher = fetcher_of(packed(0, 3) + packed(3, 2) + BROKEN_AT_5)
+    assert [r.offset for r in _take_run(fetcher, TP, 2)] == [0, 1]
+    assert [r.offset for r in _take_run(fetcher, TP, 2)] == [2]
+    assert [r.offset for r in _take_run(fetcher, TP, 2)] == [3, 4]
+    with pytest.raises(CorruptRecordException):
+        _take_run(fetcher, TP, 2)
+    assert fetcher.state.position == 5
+    assert list(_take_run(fetcher, TP, 2)) == []
+    assert (fetcher.state.position, fetcher.asked) == (5, ["more"])
+
+
+async def test_what_was_fetched_before_a_seek_is_not_given() -> None:
+    fetcher = fetcher_of(packed(0, 4) + packed(4, 4))
+    assert [r.offset for r in _take_run(fetcher, TP, 2)] == [0, 1]
+    fetcher.state.seek(6)
+    assert list(_take_run(fetcher, TP, None)) == []
+    assert (fetcher.state.position, fetcher.asked) == (6, ["more"])
+
+
+async def test_old_messages_a_few_at_a_time() -> None:
+    builder = LegacyRecordBatchBuilder(1, NONE, 1 << 20)
+    for n in range(4):
+        builder.append(n, 1_723_161_600_000, b"key", b"value %d" % n)
+    fetcher = fetcher_of(bytes(builder.build()))
+    assert [[r.offset for r in _take_run(fetcher, TP, 3)] for _ in range(3)] == [[0, 1, 2], [3], []]
+    assert fetcher.state.position == 4
+
+
+async def test_the_name_of_a_header_that_is_no_text_stops_nobody(reader) -> None:
+    builder = DefaultRecordBatchBuilder(2, NONE, 0, -1, -1, -1, 1 << 20)
+    builder.append(0, 1_723_161_600_000, b"key", b"value", [("name", b"x")])
+    batch = bytearray(bytes(builder.build()).replace(b"name", b"n\xffme"))
+    struct.pack_into(">I", batch, 17, crc_of(bytes(batch[21:])))
+    [record] = _take_run(fetcher_of(bytes(batch)), TP, None)
+    assert record.headers == (("n\\xffme", b"x"),)
+
+
+BROKEN, BROKEN_AT_5 = (packed(base, 3)[:-3] + b"???" for base in (3, 5))
 
 
 @pytest.mark.parametrize("data", [BROKEN + packed(6, 3), packed(0, 3) + BROKEN + packed(6, 3)])

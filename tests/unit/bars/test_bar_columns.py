@@ -424,8 +424,6 @@ def test_a_large_batch_of_few_ticks_a_window_is_read_as_columns_and_judged_one_b
         (5, {"value": value(symbol="A|B")}),
         (5, {"value": value(ts_ns=MIN_NS - 1)}),
         (5, {"value": value(ts_ns=MAX_NS + 1)}),
-        (0, {"headers": (("trace", b"1"),)}),
-        (5, {"headers": (("trace", b"1"),)}),
         (5, {"headers": ((REPLAY_HEADER, encode_replay(Replay("ticks", 3, 2))),)}),
     ],
 )
@@ -433,6 +431,11 @@ def test_a_batch_with_a_record_that_is_no_row_of_columns_is_not(number, odd) -> 
     log = calm(12)
     log[number] = replace(log[number], **odd)
     assert assert_all_the_same(A_SPEC, log, [12]) == []
+
+
+def test_headers_of_others_are_no_reason_against_columns() -> None:
+    log = [replace(record, headers=(("trace", b"1"),)) for record in calm(12)]
+    assert assert_all_the_same(A_SPEC, log, [12]) == [12]
 
 
 @pytest.mark.parametrize("stamp_ms", [None, -1, T0 // 10**6 - 1000])

@@ -13,7 +13,7 @@ PROGRAM = """
 import json, sys
 {before}
 sys.path[:0] = {paths}
-from bench.pure import EPOCH_NS, batches, market, records, spec
+from bench.pure import EPOCH_NS, market, records, spec
 from schemas.bar import encode_bar
 from schemas.codecs import get_codec
 from streams.bars.engine import BarEngine
@@ -27,7 +27,7 @@ else:
     loaded = True
 engine = BarEngine(spec("1s", "1m"), get_codec("tidegate"), "ticks", 0)
 log = records(market(6_000, 2_000, 5, 100_000_000))
-reads = [engine.read(batch) for batch in batches(log, 400)]
+reads = [engine.read(log[n : n + 400]) for n in range(0, len(log), 400)]
 bars = [bar for read in reads for bar in engine.apply(read.records, EPOCH_NS, read).bars]
 print(json.dumps([loaded, [read.sheet is not None for read in reads], [encode_bar(bar).decode() for bar in bars]]))
 """
