@@ -1,4 +1,4 @@
-"""Compiled functions stay within their arrays, also of bytes that are broken: the same tests, with bounds checked."""
+"""Compiled functions stay within their arrays, of broken bytes, too: the same tests again, with bounds checked."""
 
 import os
 import subprocess
