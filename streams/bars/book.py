@@ -125,17 +125,24 @@ class Book:
     def close(self) -> list[Window]:
         """Take out the open windows that end at or before the horizon, by bar type and ascending."""
         closed = []
-        self.next_end_ns = NEVER
+        horizon_ns, next_end_ns = self.horizon_ns, NEVER
         for series in self.series:
             starts = series.starts
-            last_start_ns = self.horizon_ns - series.interval_ns
-            while starts and starts[0] <= last_start_ns:
-                window = series.windows.pop(heappop(starts))
-                for fed in series.feeds:
-                    fed.windows[window.start_ns - window.start_ns % fed.interval_ns].merge(window)
-                closed.append(window)
-            if starts:
-                self.next_end_ns = min(self.next_end_ns, starts[0] + series.interval_ns)
+            if not starts:
+                continue
+            interval_ns = series.interval_ns
+            end_ns = starts[0] + interval_ns
+            if end_ns <= horizon_ns:
+                windows, last_start_ns = series.windows, horizon_ns - interval_ns
+                while starts and starts[0] <= last_start_ns:
+                    window = windows.pop(heappop(starts))
+                    for fed in series.feeds:
+                        fed.windows[window.start_ns - window.start_ns % fed.interval_ns].merge(window)
+                    closed.append(window)
+                end_ns = starts[0] + interval_ns if starts else NEVER
+            if end_ns < next_end_ns:
+                next_end_ns = end_ns
+        self.next_end_ns = next_end_ns
         return closed
 
     def advance(self, ts_ns: int, grace_ns: int) -> None:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `suppor
 from bench.bars import check_equal
 from bench.broker import Broker, bench_broker
 from bench.contenders import Bench, Lap, aiokafka, librdkafka, stock, tidegate
-from bench.feed import Prefilled, prefill
+from bench.feed import INSTRUMENTS, Prefilled, prefill
 from bench.peers.run import PEERS, Peer, PeerError, run_peer
 from bench.report import Report, Result, write_markdown
 
@@ -51,8 +51,9 @@ def _measure(bench: Bench, broker: Broker, options: argparse.Namespace, per_seco
     busy = psutil.cpu_percent(1.0) / 100
     with bench.topics("ticks", "fewer.ticks") as topics:
         _say(f"{options.ticks:,} ticks for the fast, {options.stock_ticks:,} for the stock agent ...")
-        many = prefill(broker.address, f"{topics.prefix}ticks", options.ticks, per_second)
-        few = prefill(broker.address, f"{topics.prefix}fewer.ticks", options.stock_ticks, per_second)
+        market = per_second, options.instruments
+        many = prefill(broker.address, f"{topics.prefix}ticks", options.ticks, *market)
+        few = prefill(broker.address, f"{topics.prefix}fewer.ticks", options.stock_ticks, *market)
         contenders: list[tuple[Result, Run, Prefilled]] = [
             (Result("Tidegate bars worker", many.ticks), tidegate, many),
             (Result("stock Faust agent", few.ticks), stock, few),
@@ -74,7 +75,8 @@ def _measure(bench: Bench, broker: Broker, options: argparse.Namespace, per_seco
 def _measure_peers(bench: Bench, report: Report, options: argparse.Namespace, per_second: int) -> None:
     with bench.topics("peer.ticks") as topics:
         _say(f"{options.peer_ticks:,} ticks for the peers ...")
-        filled = prefill(bench.bootstrap, f"{topics.prefix}peer.ticks", options.peer_ticks, per_second)
+        market = per_second, options.instruments
+        filled = prefill(bench.bootstrap, f"{topics.prefix}peer.ticks", options.peer_ticks, *market)
         results = {peer: Result(peer.name, filled.ticks) for peer in PEERS}
         failed: dict[Peer, str] = {}
         for lap in range(options.runs):
@@ -119,6 +121,9 @@ def _options() -> argparse.Namespace:
         default=[100_000, 10_000],
         help="how busy the market is: ticks a second of event time, which decides how many bars there are; "
         "several give a table each (%(default)s: a busy one, and the backlog of a quiet one)",
+    )
+    parser.add_argument(
+        "--instruments", type=int, default=INSTRUMENTS, help="that the market has (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, a list of tables")
     parser.add_argument(

@@ -50,6 +50,7 @@ class Prefilled:
 
     topic: str
     per_second: int
+    instruments: int
     ticks: int = 0
     bytes: int = 0
     bars: dict[Key, Sums] = field(default_factory=dict)
@@ -65,7 +66,9 @@ class Prefilled:
         return self.ticks / sum(key.type == "1s" for key in self.bars)
 
 
-def prefill(bootstrap: str, topic: str, count: int, per_second: int) -> Prefilled:
+def prefill(
+    bootstrap: str, topic: str, count: int, per_second: int, instruments: int = INSTRUMENTS
+) -> Prefilled:
     """Write `count` simulated ticks and one more per instrument that closes its bars.
 
     `per_second` is how busy the market is, in event time: it decides how many bars there are.
@@ -78,9 +81,9 @@ def prefill(bootstrap: str, topic: str, count: int, per_second: int) -> Prefille
             "queue.buffering.max.messages": 500_000,
         }
     )
-    filled = Prefilled(topic, per_second)
+    filled = Prefilled(topic, per_second, instruments)
     partitions: dict[bytes, int] = {}
-    for tick in _ticks(count, per_second):
+    for tick in _ticks(count, per_second, instruments):
         key, value = tick.key(), tick.encode()
         if key not in partitions:
             partitions[key] = (murmur2(key) & 0x7FFFFFFF) % PARTITIONS
@@ -99,8 +102,8 @@ def prefill(bootstrap: str, topic: str, count: int, per_second: int) -> Prefille
     return filled
 
 
-def _ticks(count: int, per_second: int) -> Iterator[SimTick]:
-    feed = SimulatedFeed(seed=1, instruments=INSTRUMENTS, disorder_ns=DISORDER_NS, venue="BENCH")
+def _ticks(count: int, per_second: int, instruments: int) -> Iterator[SimTick]:
+    feed = SimulatedFeed(seed=1, instruments=instruments, disorder_ns=DISORDER_NS, venue="BENCH")
     # All of it lies in the past: a tick dated ahead of its receipt is a bad one.
     last_ns = time.time_ns() - 2 * CLOSING_NS
     now_ns = last_ns - count * SECOND // per_second

@@ -16,7 +16,7 @@ import confluent_kafka
 import psutil
 
 from bench.contenders import Lap
-from bench.feed import INSTRUMENTS, PARTITIONS, Prefilled
+from bench.feed import PARTITIONS, Prefilled
 
 MARKS = ("<!-- measured -->", "<!-- end of measured -->")
 
@@ -69,7 +69,7 @@ class Report:
             "broker": f"Apache Kafka {self.broker}",
             "clients": f"aiokafka {version('aiokafka')}, faust-streaming {version('faust-streaming')}, "
             f"librdkafka {confluent_kafka.libversion()[0]}, msgspec {version('msgspec')}",
-            "ticks": f"JSON of {self.feed.message_bytes:.0f} bytes, {INSTRUMENTS} instruments, "
+            "ticks": f"JSON of {self.feed.message_bytes:.0f} bytes, {self.feed.instruments:,} instruments, "
             f"{PARTITIONS} partitions, {self.feed.per_second:,} ticks a second of event time: "
             f"{self.feed.ticks_per_bar:.0f} in a 1s bar",
             "laps": f"{len(self.results[0].laps)} of each contender, in turns",
