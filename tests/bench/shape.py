@@ -21,7 +21,9 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -100,6 +102,13 @@ def shapes() -> list[Shape]:
     ]
 
 
+def shape_costs(shape: Shape, ticks: int, runs: int) -> list[Cost]:
+    """In batches of each size."""
+    gc.set_threshold(GC_THRESHOLD)  # as in a worker
+    feed = records(market(ticks, shape.per_second, shape.instruments, shape.disorder_ns))
+    return [cost(shape, feed, batch, runs) for batch in BATCHES]
+
+
 def cost(shape: Shape, feed: list[PureRecord], batch: int, runs: int) -> Cost:
     """The second half of a feed, some times over."""
     half = len(feed) // 2
@@ -152,11 +161,12 @@ def _each(instruments: int, at_ns: Callable[[int], int], ticks: int) -> list[Pur
 def _grown(settings: BarSpec, feed: Sequence[PureRecord]) -> int:
     """Bytes that an engine holds after a feed."""
     take(engine(settings), list(feed))  # what is made once, such as memos, is there before
+    parts = batches(feed, max(BATCHES))
     gc.collect()
     tracemalloc.start()
     try:
         made = engine(settings)
-        for part in batches(list(feed), max(BATCHES)):
+        for part in parts:
             take(made, part)
         made.changed()
         gc.collect()
@@ -168,16 +178,16 @@ def _grown(settings: BarSpec, feed: Sequence[PureRecord]) -> int:
 def main() -> None:
     """Measure, and print the tables."""
     options = _options()
-    gc.set_threshold(GC_THRESHOLD)  # as in a worker
     costs: list[Cost] = []
-    for shape in shapes():
-        if shape.instruments > options.ticks:
-            continue
-        feed = records(market(options.ticks, shape.per_second, shape.instruments, shape.disorder_ns))
-        for batch in BATCHES:
-            costs.append(cost(shape, feed, batch, options.runs))
-            if not options.json:
-                _show(costs)
+    # Each in a process of its own: what one leaves behind would slow the next.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for shape in shapes():
+            if shape.instruments > options.ticks:
+                continue
+            for row in pool.submit(shape_costs, shape, options.ticks, options.runs).result():
+                costs.append(row)
+                if not options.json:
+                    _show(costs)
     memory = sizes()
     ratio = _ratio(costs)
     if options.json:
