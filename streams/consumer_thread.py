@@ -128,9 +128,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             # First what failed, so that no records are lost with it.
             for tp in [tp for tp in raw if tp in fetcher._records and unpack(fetcher._records[tp]) is None]:
                 await fetcher.fetched_records({tp}, timeout=0)
-            for tp, room in raw.items():
-                if run := _take_run(fetcher, tp, consumer._max_poll_records if room is None else room):
-                    records[tp] = run
             # aiokafka takes an empty set for "all partitions".
             if unlimited := {tp for tp, room in wanted.items() if room is None and tp not in raw}:
                 records |= await fetcher.fetched_records(
@@ -139,6 +136,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             for tp, room in wanted.items():
                 if room is not None and tp not in raw:
                     records |= await fetcher.fetched_records({tp}, timeout=0, max_records=room)
+            # Ticks last, so that what is said about them in the same fetch is heard before they are worked on.
+            for tp, room in raw.items():
+                if run := _take_run(fetcher, tp, consumer._max_poll_records if room is None else room):
+                    records[tp] = run
         except NoOffsetForPartitionError:
             pass  # told of a partition that has been sought since
         except OffsetOutOfRangeError as exc:

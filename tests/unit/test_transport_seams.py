@@ -203,6 +203,13 @@ async def test_an_error_of_one_partition_costs_no_records_of_another() -> None:
     assert not kafka._records
 
 
+async def test_what_is_said_about_ticks_is_heard_before_those_of_the_same_fetch() -> None:
+    consumer, kafka = await buffered(P0, EVENTS)
+    for tp in (P0, EVENTS):
+        kafka.hold(tp, b"".join(record_batches([Record(*tp, offset, value=b"x") for offset in range(2)])))
+    assert [tp async for tp, _ in consumer.getmany(0)] == [EVENTS, EVENTS, P0]
+
+
 async def test_a_share_of_what_was_fetched_is_taken_and_the_rest_waits() -> None:
     consumer, kafka = await buffered(P0)
     kafka.hold(P0, b"".join(record_batches([Record(*P0, offset, value=b"x") for offset in range(5)])))
