@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from schemas.codecs.scan import DECIMAL, DIGITS, INTEGER, NAME, SIDE, TEXT, Bytes, Ints, Words, scan
-from schemas.codecs.spans import PAD, Spans
+from schemas.codecs.scan import DECIMAL, DIGITS, INTEGER, NAME, SIDE, TEXT, Bytes, Words, scan
+from schemas.codecs.spans import PAD, Ints, Spans
 from schemas.fixed import SCALE
 from schemas.trade import Names, instrument
 

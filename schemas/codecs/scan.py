@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.codecs.spans import Ints
 from schemas.compiled import BYTES, INT, INTS, TABLE, WORDS, compiled, part
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
-Ints = NDArray[np.int64]
 
 #: Fraction digits of decimals, and so their unit.
 DIGITS: Final = 9

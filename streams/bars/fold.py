@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.codecs.scan import Ints
+from schemas.codecs.spans import Ints
 from schemas.compiled import INT, INTS, TABLE, VOID, compiled
 
 #: Rows of `summary`, a column for each instrument: the earliest and the latest tick, how far at most one is behind

@@ -63,12 +63,12 @@ class Intake:
         """Records without a trade."""
         self._codec = codec
         self._values: list[bytes | None] = []
-        self._flagged: frozenset[int] = frozenset()
+        self._replayed: frozenset[int] = frozenset()
         if len(records) < MANY or _sheets is None or not self._read_columns(_sheets, intervals_ns):
             self._decode()
 
     def _read_columns(self, sheets: Any, intervals_ns: Sequence[int]) -> bool:
-        if self.records.may_be_flagged:
+        if self.records.may_be_replays:
             return False
         columns = self._codec.read_columns(self.records.values)
         if columns is None:
@@ -82,9 +82,9 @@ class Intake:
 
     def _decode(self) -> None:
         self._values = values = list(self.records.values)
-        self._flagged = self.records.flagged()
-        if self._flagged:  # no run takes them
-            values = [None if number in self._flagged else value for number, value in enumerate(values)]
+        self._replayed = self.records.replays()
+        if self._replayed:  # no run takes them
+            values = [None if number in self._replayed else value for number, value in enumerate(values)]
         decode_run = self._codec.decode_run
         number = 0
         while number < len(values):
@@ -114,7 +114,7 @@ class Intake:
     def _decode_one(self, number: int) -> None:
         replay = None
         try:
-            if number in self._flagged and (replay := replay_of(self.records[number])) is not None:
+            if number in self._replayed and (replay := replay_of(self.records[number])) is not None:
                 self.replays[number] = replay
             trades = self._codec.decode(self._values[number])
             chosen = list(enumerate(trades))

@@ -35,14 +35,14 @@ class Records(Sequence[Record]):
 
     @property
     @abstractmethod
-    def may_be_flagged(self) -> bool:
+    def may_be_replays(self) -> bool:
         """Whether one of them may have the header of a replay."""
 
-    def flagged(self) -> frozenset[int]:
+    def replays(self) -> frozenset[int]:
         """The numbers of those that have it."""
-        if not self.may_be_flagged:
+        if not self.may_be_replays:
             return frozenset()
-        return frozenset(number for number, record in enumerate(self) if _is_flagged(record))
+        return frozenset(number for number, record in enumerate(self) if _is_replay(record))
 
     def heads(self, width: int) -> Iterable[bytes | None]:
         """So many bytes of each value at least, where it has them."""
@@ -101,12 +101,12 @@ class Listed(Records):
         return [record.value for record in self._records]
 
     @cached_property
-    def may_be_flagged(self) -> bool:
+    def may_be_replays(self) -> bool:
         """See `Records`."""
-        return any(map(_headers, self._records)) and any(map(_is_flagged, self._records))
+        return any(map(_headers, self._records)) and any(map(_is_replay, self._records))
 
 
-def _is_flagged(record: Record) -> bool:
+def _is_replay(record: Record) -> bool:
     return any(name == REPLAY_HEADER for name, _ in record.headers)
 
 

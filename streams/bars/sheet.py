@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.codecs.layout import UNIT, Columns
-from schemas.codecs.scan import Ints
+from schemas.codecs.spans import Ints
 from schemas.trade import Trades
 from streams.bars import fold
 from streams.bars.book import Book

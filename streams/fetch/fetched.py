@@ -10,8 +10,7 @@ from typing import Any, Final, NamedTuple, overload
 import numpy as np
 from aiokafka import codec
 
-from schemas.codecs.scan import Ints
-from schemas.codecs.spans import PAD, Spans
+from schemas.codecs.spans import PAD, Ints, Spans
 from schemas.replay import REPLAY_HEADER
 from streams.bars.records import Records
 from streams.bars.types import Record
@@ -26,7 +25,7 @@ _DECOMPRESS: Final[dict[int, Any]] = {
     4: codec.zstd_decode,
 }
 _COMPRESSION, _APPEND_TIME = 7, 8
-_FLAG: Final = REPLAY_HEADER.encode()
+_REPLAY: Final = REPLAY_HEADER.encode()
 #: Bytes of a record with nothing in it: a length, attributes, two distances, two lengths and a number of headers.
 _LEAST: Final = 7
 
@@ -44,10 +43,10 @@ class FetchedRecord(NamedTuple):
 class Fetched(Records):
     """Records that become objects where one is asked for."""
 
-    def __init__(self, data: bytes, table: Ints, *, may_be_flagged: bool) -> None:
+    def __init__(self, data: bytes, table: Ints, *, may_be_replays: bool) -> None:
         self._data = data
         self._table = table
-        self._may_be_flagged = may_be_flagged
+        self._may_be_replays = may_be_replays
 
     def __len__(self) -> int:
         return len(self._table[find.OFFSET])
@@ -59,7 +58,7 @@ class Fetched(Records):
     def __getitem__(self, at: int | slice) -> Record | Fetched:
         found = self._table[:, at]
         if isinstance(at, slice):
-            return Fetched(self._data, found, may_be_flagged=self._may_be_flagged)
+            return Fetched(self._data, found, may_be_replays=self._may_be_replays)
         offset, timestamp, head, value, end = found.tolist()
         key, _ = _text(self._data, head)
         return FetchedRecord(  # type: ignore[return-value]
@@ -94,9 +93,9 @@ class Fetched(Records):
             yield None if begin < 0 else data[begin : min(end, begin + width)]
 
     @property
-    def may_be_flagged(self) -> bool:
+    def may_be_replays(self) -> bool:
         """See `Records`."""
-        return self._may_be_flagged
+        return self._may_be_replays
 
     def earliest_ns(self) -> int | None:
         """See `Records`."""
@@ -130,7 +129,7 @@ def read(batches: Sequence[memoryview]) -> Fetched | None:
     if with_headers < 0:
         return None
     # Names stand in the bytes as they are: what is not found there none of them has.
-    return Fetched(data, table, may_be_flagged=with_headers > 0 and _FLAG in data)
+    return Fetched(data, table, may_be_replays=with_headers > 0 and _REPLAY in data)
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:

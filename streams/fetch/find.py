@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from schemas.codecs.scan import Bytes, Ints
+from schemas.codecs.scan import Bytes
+from schemas.codecs.spans import Ints
 from schemas.compiled import BYTES, INT, TABLE, compiled, part
 
 #: Rows of `batches`, a column for each: where its records begin and end, how many there are, the offset and the
@@ -54,7 +54,7 @@ def _text(data: Bytes, at: int, until: int) -> tuple[int, int]:
 
 
 @compiled(INT, BYTES, TABLE, TABLE)
-def find(data: Bytes, batches: Ints, records: NDArray[np.int64]) -> int:
+def find(data: Bytes, batches: Ints, records: Ints) -> int:
     """Find the records of batches that are not compressed; gives how many have headers, or -1.
 
     It is -1 where something is not as it should be: whoever reads them one by one finds out what.

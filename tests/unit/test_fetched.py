@@ -133,12 +133,12 @@ def test_replays_are_found_among_other_headers(flagged) -> None:
         Rec(n, T0, None, b"v", (("trace", b"1"), *[(REPLAY_HEADER, b"x")] * (n in flagged))) for n in range(3)
     ]
     for records in (fetched.read(record_batches(log)), records_of(log)):
-        assert (records.may_be_flagged, records.flagged()) == (bool(flagged), frozenset(flagged))
+        assert (records.may_be_replays, records.replays()) == (bool(flagged), frozenset(flagged))
 
 
 def test_the_name_of_that_header_in_a_value_is_no_header() -> None:
     log = [Rec(0, T0, None, REPLAY_HEADER.encode(), (("trace", b"1"),))]
-    assert fetched.read(record_batches(log)).flagged() == frozenset()
+    assert fetched.read(record_batches(log)).replays() == frozenset()
 
 
 def test_bytes_that_are_cut_off_within_the_head_are_left_to_the_parser() -> None:
