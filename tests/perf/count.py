@@ -1,11 +1,11 @@
-"""Instructions that a tick costs on the pure path, counted by valgrind: within a hundredth the same on every run.
+"""Instructions that a tick costs on the pure path, counted by valgrind: the same on every run.
 
     python -m tests.perf.count            # beside what is recorded
     python -m tests.perf.count --record   # into instructions.json, when the cost changed on purpose
 
-The path is run over some ticks and over three times as many; the difference is what ticks cost, without start
-and imports. It is given as a multiple of a fixed loop of plain Python and msgspec (`yardstick`), counted in the
-same way, because another build of Python takes other numbers of instructions for the same work.
+A third of the ticks is taken first; what the others cost is counted, so without start and imports. It is given as
+a multiple of a fixed loop of plain Python and msgspec (`yardstick`), counted in the same way, because another
+build of Python takes other numbers of instructions for the same work.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ BATCHES = (2_000, *[100] * 20)
 PER_SECOND = 2_500
 DISORDER_NS = 100_000_000
 
+#: What CPython calls for `eval("...")`.
+COUNTED = "PyRun_StringFlags"
+
 #: How far the cost may move before somebody must look.
 MARGIN = 0.1
 
@@ -64,7 +67,7 @@ def measure() -> Cost:
         values.write_bytes(b"\n".join(tick.value or b"" for tick in ticks))
         fetched.write_bytes(msgspec.msgpack.encode(_fetched(ticks)))
         # What is compiled and written on the first start would be counted there.
-        _run([], fetched, "tidegate", TICKS)
+        _run([], fetched, "tidegate")
         tick, yardstick = _per_tick(fetched, "tidegate"), _per_tick(values, "yardstick")
     used = [f"{name} {version(name)}" for name in ("msgspec", "numba", "numpy")]
     build = ", ".join([f"Python {sys.version.split()[0]}", *used])
@@ -106,14 +109,21 @@ def _fetched(ticks: list[PureRecord]) -> list[bytes]:
 
 def _per_tick(values: Path, what: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={folder}/counts"]
-        few, many = (_instructions(_run(tool, values, what, ticks)) for ticks in (TICKS, 3 * TICKS))
-    return (many - few) / (2 * TICKS)
+        tool = [
+            *("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts"),
+            # Only its last call is counted, which is the one of `hot_path`.
+            *(f"--zero-before={COUNTED}", f"--toggle-collect={COUNTED}"),
+        ]
+        done = _run(tool, values, what)
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if found is None or found[1] == "0":
+        raise RuntimeError(f"valgrind counted nothing within {COUNTED}: {done.stderr[-2000:]}")
+    return int(found[1]) / int(done.stdout)
 
 
-def _run(tool: list[str], values: Path, what: str, ticks: int) -> str:
+def _run(tool: list[str], values: Path, what: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*tool, sys.executable, Path(__file__).with_name("hot_path.py"), values, what, str(ticks)],
+        [*tool, sys.executable, Path(__file__).with_name("hot_path.py"), values, what, str(TICKS)],
         # Nothing of the caller's: even the size of the environment moves addresses, and with them hashes.
         env={
             "PATH": os.environ["PATH"],
@@ -130,14 +140,7 @@ def _run(tool: list[str], values: Path, what: str, ticks: int) -> str:
     )
     if done.returncode:
         raise RuntimeError(f"{what}: exit {done.returncode}: {done.stderr[-2000:]}")
-    return done.stderr
-
-
-def _instructions(said: str) -> int:
-    found = re.search(r"I\s+refs:\s+([\d,]+)", said)
-    if found is None:
-        raise RuntimeError(f"valgrind counted nothing: {said[-2000:]}")
-    return int(found[1].replace(",", ""))
+    return done
 
 
 def main() -> None:
