@@ -45,7 +45,8 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
 class Past(msgspec.Struct, array_like=True, gc=False):
     """Closed windows, and trade ids with, one by one, the watermark when they counted."""
 
-    closed: list[WindowRow]
+    closed: list[msgspec.Raw]
+    """Of `WindowRow`: what is written is copied where it was written before."""
     ids: bytes
     """Those that are numbers and ascend, and so do their watermarks: most. 8 bytes each, little-endian."""
     marks_ns: bytes
@@ -59,13 +60,11 @@ class Past(msgspec.Struct, array_like=True, gc=False):
         if len(self.ids) % _WIDTH:
             raise ValueError(f"{len(self.ids)} bytes of trade ids are no 64-bit numbers")
 
-    def useful_until_ns(self, grace_ns: int, revisable_ns: int, replayable_ns: int) -> int:
-        """The watermark after which it says nothing that still counts."""
-        windows = max([window.end_ns for window in self.closed], default=0) + grace_ns + revisable_ns
-        ids = max(self.others_ns, default=0)
-        if self.marks_ns:
-            ids = max(ids, from_bytes(self.marks_ns[-_WIDTH:])[0])
-        return max(windows, ids + replayable_ns)
+    @property
+    def latest_mark_ns(self) -> int:
+        """The highest watermark of a trade id."""
+        ascending = from_bytes(self.marks_ns[-_WIDTH:])
+        return max(ascending[0] if ascending else 0, *self.others_ns, 0)
 
 
 class Head(msgspec.Struct, array_like=True, gc=False):
@@ -92,6 +91,10 @@ class Position(msgspec.Struct, array_like=True, gc=False):
     log_id: str
 
 
+_encode = msgspec.msgpack.Encoder().encode
+_window_row = msgspec.msgpack.Decoder(WindowRow)
+
+
 def to_bytes(numbers: array[int]) -> bytes:
     if sys.byteorder == "big":
         numbers = numbers[:]
@@ -108,43 +111,56 @@ def from_bytes(data: bytes) -> array[int]:
 
 def open_row(w: Window) -> WindowRow:
     """Its numbers are integers: it is written again and again, and read once at most."""
+    open_ = str(w.open)
+    high = low = close = open_
+    if w.high != w.low:
+        high, low, close = str(w.high), str(w.low), str(w.close)
     return _row(
         w,
-        (
-            str(w.open),
-            str(w.high),
-            str(w.low),
-            str(w.close),
-            str(w.volume),
-            str(w.turnover),
-            str(w.buy_volume),
-            str(w.sell_volume),
-        ),
+        open_,
+        high,
+        low,
+        close,
+        str(w.volume),
+        str(w.turnover),
+        str(w.buy_volume),
+        str(w.sell_volume),
     )
 
 
-def closed_row(w: Window) -> WindowRow:
-    """Its numbers are those of its bar, which are text already."""
+def closed_row(w: Window) -> msgspec.Raw:
+    """Its numbers are those of its bar, which are text already. It is made once, and kept until that changes."""
     bar = w.told
+    if isinstance(bar, msgspec.Raw):
+        return bar
     if bar is None or bar.trade_count != w.trade_count:  # every change adds trades
         bar = w.bar("", "", "", "", 0)
-    return _row(
+    row = _row(
         w,
-        (
-            bar.open,
-            bar.high,
-            bar.low,
-            bar.close,
-            bar.volume,
-            bar.turnover,
-            bar.buy_volume,
-            bar.sell_volume,
-        ),
+        bar.open,
+        bar.high,
+        bar.low,
+        bar.close,
+        bar.volume,
+        bar.turnover,
+        bar.buy_volume,
+        bar.sell_volume,
     )
+    w.told = told = msgspec.Raw(_encode(row))
+    return told
 
 
-def _row(w: Window, numbers: tuple[str, str, str, str, str, str, str, str]) -> WindowRow:
-    open_, high, low, close, volume, turnover, buy_volume, sell_volume = numbers
+def _row(
+    w: Window,
+    open_: str,
+    high: str,
+    low: str,
+    close: str,
+    volume: str,
+    turnover: str,
+    buy_volume: str,
+    sell_volume: str,
+) -> WindowRow:
     # Without names, as for a bar: they would cost as much as all the rest.
     return WindowRow(
         w.bar_type,
@@ -175,8 +191,8 @@ def to_open_window(row: WindowRow) -> Window:
     return _window(row, int, int)
 
 
-def to_closed_window(row: WindowRow) -> Window:
-    return _window(row, parse_rendered, partial(parse_rendered, scale=TURNOVER_SCALE))
+def to_closed_window(row: msgspec.Raw) -> Window:
+    return _window(_window_row.decode(row), parse_rendered, partial(parse_rendered, scale=TURNOVER_SCALE))
 
 
 def _window(row: WindowRow, number: Callable[[str], int], turnover: Callable[[str], int]) -> Window:

@@ -59,9 +59,9 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
     rows: dict[str, bytes | None] = {}
     seen, (_, closed) = book.seen.unsaved(), book.closed.unsaved()
     if len(seen.ids) + len(seen.others) >= _FEW_IDS or len(closed) >= _FEW_WINDOWS:
-        for past in _parts(closed, seen):
+        for windows, past in _parts(closed, seen):
             rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
-            book.parts[book.next_part] = _useful_until_ns(past, spec)
+            book.parts[book.next_part] = _useful_until_ns(windows, past, spec)
             book.next_part += 1
         recent = Past([], b"", b"", [], [])
         book.seen.save()
@@ -146,13 +146,14 @@ def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) ->
             if part not in parts:
                 raise StateError(f"the state of {name} lacks its row {name}|{part}")
             past = _decode(_past_row, f"{name}|{part}", parts.pop(part))
-            book.parts[part] = _useful_until_ns(past, spec)
-            _recall(book, past, spec)
+            windows = list(map(to_closed_window, past.closed))
+            book.parts[part] = _useful_until_ns(windows, past, spec)
+            _recall(book, windows, past, spec)
         book.seen.save()
         book.closed.save()
-        _recall(book, head.recent, spec)
+        _recall(book, map(to_closed_window, head.recent.closed), head.recent, spec)
         _reopen(book, map(to_open_window, head.open), head.bar_types)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, msgspec.DecodeError) as error:
         raise StateError(f"state row {name!r} cannot be read: {error}") from None
     return book
 
@@ -173,10 +174,10 @@ def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[str]) -> 
                     was.window(fed, window.start_ns).merge(window)
 
 
-def _recall(book: Book, past: Past, spec: BarSpec) -> None:
+def _recall(book: Book, closed: Iterable[Window], past: Past, spec: BarSpec) -> None:
     names = {series.name for series in book.series}
     if spec.late is not Late.DROP:
-        for window in map(to_closed_window, past.closed):
+        for window in closed:
             if window.bar_type in names:
                 book.closed.put((window.bar_type, window.start_ns), window)
     if spec.dedupe_ns is not None:
@@ -200,25 +201,32 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
     )
 
 
-def _useful_until_ns(past: Past, spec: BarSpec) -> int:
-    return past.useful_until_ns(spec.grace_ns, spec.revisable_ns, spec.replayable_ns)
+def _useful_until_ns(closed: Iterable[Window], past: Past, spec: BarSpec) -> int:
+    """The watermark after which a part says nothing that still counts."""
+    windows_ns = max((window.end_ns for window in closed), default=0) + spec.grace_ns + spec.revisable_ns
+    return max(windows_ns, past.latest_mark_ns + spec.replayable_ns)
 
 
-def _parts(closed: Sequence[Window], seen: Unsaved) -> Iterator[Past]:
-    """Much of the past.
+def _parts(closed: Sequence[Window], seen: Unsaved) -> Iterator[tuple[Sequence[Window], Past]]:
+    """Much of the past, and the windows that are in it.
 
     An id that ascended may have counted again later, and whoever reads takes the last word of it: so the others
     come after all that ascend.
     """
     for part in _slices(max(len(closed), len(seen.ids))):
-        yield _past(closed[part], Unsaved(seen.ids[part], seen.marks_ns[part], [], []))
+        yield closed[part], _past(closed[part], Unsaved(seen.ids[part], seen.marks_ns[part], [], []))
     for part in _slices(len(seen.others)):
-        yield Past([], b"", b"", seen.others[part], seen.others_ns[part])
+        yield (), Past([], b"", b"", seen.others[part], seen.others_ns[part])
 
 
 def _past(closed: Sequence[Window], seen: Unsaved) -> Past:
-    rows = [closed_row(window) for window in closed]
-    return Past(rows, to_bytes(seen.ids), to_bytes(seen.marks_ns), seen.others, seen.others_ns)
+    return Past(
+        list(map(closed_row, closed)),
+        to_bytes(seen.ids),
+        to_bytes(seen.marks_ns),
+        seen.others,
+        seen.others_ns,
+    )
 
 
 def _slices(count: int) -> Iterator[slice]:

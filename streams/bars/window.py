@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Raw
+
 from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, render, render_again
 
@@ -42,8 +44,8 @@ class Window:
     """How many trades it had when it was published last: every change adds some."""
     final: bool = False
     """Whether that was as final."""
-    told: Bar | None = None
-    """What it was published as last, kept for its state row: numbers that are text already."""
+    told: Bar | Raw | None = None
+    """What it was published as last, kept for its state row, whose numbers are text: the bar, or that row."""
 
     def is_published(self, trade_count: int) -> bool:
         """Whether it was published as final, when it had so many trades."""
