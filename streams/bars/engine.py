@@ -16,6 +16,7 @@ from streams.bars.idle import IdleClock
 from streams.bars.intake import Intake
 from streams.bars.judge import Batch, Judge
 from streams.bars.records import records_of
+from streams.bars.rows import closed_row
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
 from streams.bars.ticks import Place
 from streams.bars.types import BarSpec, Late, Output, Record, feeders
@@ -48,7 +49,7 @@ class BarEngine:
         """Which log the offsets are of: a topic that is deleted and made anew has the same name and another id."""
         self._saved_position = -1
         self._codec = codec
-        self._keep_state = keep_state
+        self._keep_rows = keep_state and spec.late is not Late.DROP
         self._intervals_ns = [t.interval_ns for t, feeder in feeders(spec.bar_types) if feeder is None]
         self._books: dict[str, Book] = {}
         self._judge = Judge(spec, Books(self._books, spec.bar_types), topic, partition)
@@ -169,7 +170,7 @@ class BarEngine:
             window.final = whole.final = final
             bar = whole.bar(book.name, book.symbol, book.venue, self.topic, self.partition)
             bars.append(bar)
-            if whole is window and self._keep_state:
-                window.told = bar
+            if self._keep_rows and window.end_ns <= book.horizon_ns:
+                window.row = closed_row(window, bar)
             self._changed[book.name] = book
         return bars

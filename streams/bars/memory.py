@@ -48,6 +48,8 @@ class Memory(Generic[K, V]):
     def unsaved(self) -> tuple[list[K], list[V]]:
         """At least everything inserted since the last `save`, oldest first: keys, and their values."""
         new = len(self.entries) - self._saved
+        if not new:
+            return [], []
         keys = list(islice(reversed(self.entries), new))
         values = list(islice(reversed(self.entries.values()), new))
         keys.reverse()

@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 
+from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, parse_rendered
 from streams.bars.window import Window
 
@@ -46,7 +47,7 @@ class Past(msgspec.Struct, array_like=True, gc=False):
     """Closed windows, and trade ids with, one by one, the watermark when they counted."""
 
     closed: list[msgspec.Raw]
-    """Of `WindowRow`: what is written is copied where it was written before."""
+    """Of `WindowRow`."""
     ids: bytes
     """Those that are numbers and ascend, and so do their watermarks: most. 8 bytes each, little-endian."""
     marks_ns: bytes
@@ -78,7 +79,8 @@ class Head(msgspec.Struct, array_like=True, gc=False):
     floor_ns: int
     offset: int
     index: int
-    open: list[WindowRow]
+    open: list[msgspec.Raw]
+    """Of `WindowRow`."""
     recent: Past
     parts: list[int]
     next_part: int
@@ -109,45 +111,20 @@ def from_bytes(data: bytes) -> array[int]:
     return numbers
 
 
-def open_row(w: Window) -> WindowRow:
+def open_row(w: Window) -> msgspec.Raw:
     """Its numbers are integers: it is written again and again, and read once at most."""
     open_ = str(w.open)
     high = low = close = open_
     if w.high != w.low:
         high, low, close = str(w.high), str(w.low), str(w.close)
-    return _row(
-        w,
-        open_,
-        high,
-        low,
-        close,
-        str(w.volume),
-        str(w.turnover),
-        str(w.buy_volume),
-        str(w.sell_volume),
-    )
+    numbers = str(w.volume), str(w.turnover), str(w.buy_volume), str(w.sell_volume)
+    return _row(w, open_, high, low, close, *numbers)
 
 
-def closed_row(w: Window) -> msgspec.Raw:
-    """Its numbers are those of its bar, which are text already. It is made once, and kept until that changes."""
-    bar = w.told
-    if isinstance(bar, msgspec.Raw):
-        return bar
-    if bar is None or bar.trade_count != w.trade_count:  # every change adds trades
-        bar = w.bar("", "", "", "", 0)
-    row = _row(
-        w,
-        bar.open,
-        bar.high,
-        bar.low,
-        bar.close,
-        bar.volume,
-        bar.turnover,
-        bar.buy_volume,
-        bar.sell_volume,
-    )
-    w.told = told = msgspec.Raw(_encode(row))
-    return told
+def closed_row(w: Window, bar: Bar) -> msgspec.Raw:
+    """Its numbers are those of its bar, which are text already."""
+    numbers = bar.volume, bar.turnover, bar.buy_volume, bar.sell_volume
+    return _row(w, bar.open, bar.high, bar.low, bar.close, *numbers)
 
 
 def _row(
@@ -160,35 +137,39 @@ def _row(
     turnover: str,
     buy_volume: str,
     sell_volume: str,
-) -> WindowRow:
-    # Without names, as for a bar: they would cost as much as all the rest.
-    return WindowRow(
-        w.bar_type,
-        w.start_ns,
-        w.end_ns,
-        open_,
-        high,
-        low,
-        close,
-        w.open_ts_ns,
-        w.close_ts_ns,
-        volume,
-        turnover,
-        buy_volume,
-        sell_volume,
-        w.trade_count,
-        w.first_id,
-        w.last_id,
-        w.first_offset,
-        w.last_offset,
-        w.revision,
-        w.published,
-        w.final,
+) -> msgspec.Raw:
+    """A `WindowRow`, which nobody needs but as bytes."""
+    return msgspec.Raw(
+        _encode(
+            (
+                w.bar_type,
+                w.start_ns,
+                w.end_ns,
+                open_,
+                high,
+                low,
+                close,
+                w.open_ts_ns,
+                w.close_ts_ns,
+                volume,
+                turnover,
+                buy_volume,
+                sell_volume,
+                w.trade_count,
+                w.first_id,
+                w.last_id,
+                w.first_offset,
+                w.last_offset,
+                w.revision,
+                w.published,
+                w.final,
+            )
+        )
     )
 
 
-def to_open_window(row: WindowRow) -> Window:
-    return _window(row, int, int)
+def to_open_window(row: msgspec.Raw) -> Window:
+    return _window(_window_row.decode(row), int, int)
 
 
 def to_closed_window(row: msgspec.Raw) -> Window:

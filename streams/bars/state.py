@@ -57,7 +57,7 @@ _position = msgspec.msgpack.Decoder(Position)
 def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
     """The rows to write for an instrument, in this order; None deletes one."""
     rows: dict[str, bytes | None] = {}
-    seen, (_, closed) = book.seen.unsaved(), book.closed.unsaved()
+    seen, closed = book.seen.unsaved(), book.closed.unsaved()[1]
     if len(seen.ids) + len(seen.others) >= _FEW_IDS or len(closed) >= _FEW_WINDOWS:
         for windows, past in _parts(closed, seen):
             rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
@@ -67,7 +67,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         book.seen.save()
         book.closed.save()
         for window in closed:
-            window.told = None
+            window.row = None
     else:
         recent = _past(closed, seen)
     useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
@@ -82,7 +82,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         floor_ns=book.earliest_ns(spec),
         offset=book.offset,
         index=book.index,
-        open=[open_row(window) for _, window in book.open_windows()],
+        open=[open_row(window) for series in book.series for window in series.windows.values()],
         recent=recent,
         parts=list(book.parts),
         next_part=book.next_part,
@@ -220,13 +220,8 @@ def _parts(closed: Sequence[Window], seen: Unsaved) -> Iterator[tuple[Sequence[W
 
 
 def _past(closed: Sequence[Window], seen: Unsaved) -> Past:
-    return Past(
-        list(map(closed_row, closed)),
-        to_bytes(seen.ids),
-        to_bytes(seen.marks_ns),
-        seen.others,
-        seen.others_ns,
-    )
+    rows = [window.row or closed_row(window, window.bar("", "", "", "", 0)) for window in closed]
+    return Past(rows, to_bytes(seen.ids), to_bytes(seen.marks_ns), seen.others, seen.others_ns)
 
 
 def _slices(count: int) -> Iterator[slice]:

@@ -44,8 +44,8 @@ class Window:
     """How many trades it had when it was published last: every change adds some."""
     final: bool = False
     """Whether that was as final."""
-    told: Bar | Raw | None = None
-    """What it was published as last, kept for its state row, whose numbers are text: the bar, or that row."""
+    row: Raw | None = None
+    """Of the state, once it is closed and published: made then, and not again at every checkpoint."""
 
     def is_published(self, trade_count: int) -> bool:
         """Whether it was published as final, when it had so many trades."""
