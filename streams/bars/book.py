@@ -11,31 +11,42 @@ from schemas.trade import Names, instrument
 from streams.bars.memory import Memory
 from streams.bars.replays import replays_from_ns
 from streams.bars.seen import Seen
-from streams.bars.types import BarSpec, BarType, feeders
+from streams.bars.types import SECOND, BarSpec, BarType, feeders
 from streams.bars.window import Window, empty
 
 NEVER: Final = 2**63
 
 
 class Series:
-    """The open windows of one bar type.
+    """One of the bar types, the same for all instruments.
 
-    Ticks go into the finest ones only. A window that closes is merged into those that its series feeds: so an
-    open coarse window lacks what is in the open finer ones of its `feeder`, and `Book.whole` has it all.
+    Ticks go into windows of the finest ones only, the roots. A window that closes is merged into those that its
+    series feeds: so an open coarse window lacks what is in the open finer ones of its `feeder`, and `Book.whole`
+    has it all.
     """
 
-    __slots__ = ("feeder", "feeds", "interval_ns", "name", "starts", "windows")
-
-    def __init__(self, bar_type: BarType, feeder: Series | None) -> None:
+    def __init__(self, number: int, bar_type: BarType, feeder: Series | None) -> None:
+        self.number = number
+        """Among all of them, from the finest to the coarsest. Windows begin and end at whole seconds, so the start
+        of one plus this number, in nanoseconds, is a key of it among those of its instrument."""
         self.name = bar_type.name
         self.interval_ns = bar_type.interval_ns
         self.feeder = feeder
         self.feeds: list[Series] = []
         if feeder is not None:
             feeder.feeds.append(self)
-        self.windows: dict[int, Window] = {}
-        self.starts: list[int] = []
-        """A heap of the keys of `windows`."""
+
+    def key(self, ts_ns: int) -> int:
+        """Of the window that an instant falls into."""
+        return ts_ns - ts_ns % self.interval_ns + self.number
+
+
+def series_of(bar_types: Sequence[BarType]) -> list[Series]:
+    """From the finest to the coarsest."""
+    made: list[Series] = []
+    for number, (bar_type, feeder) in enumerate(feeders(tuple(bar_types))):
+        made.append(Series(number, bar_type, None if feeder is None else made[feeder]))
+    return made
 
 
 class Book:
@@ -49,6 +60,7 @@ class Book:
         "active_ns",
         "alarmed",
         "closed",
+        "ends",
         "floor_ns",
         "horizon_ns",
         "index",
@@ -57,23 +69,23 @@ class Book:
         "next_part",
         "offset",
         "parts",
-        "roots",
         "seen",
         "series",
         "symbol",
         "venue",
         "watermark_ns",
+        "windows",
     )
 
-    def __init__(self, name: str, symbol: str, venue: str, bar_types: Sequence[BarType]) -> None:
+    def __init__(self, name: str, symbol: str, venue: str, series: Sequence[Series]) -> None:
         self.name = name
         self.symbol = symbol
         self.venue = venue
-        self.series: list[Series] = []
-        """From the finest to the coarsest."""
-        for bar_type, feeder in feeders(tuple(bar_types)):
-            self.series.append(Series(bar_type, None if feeder is None else self.series[feeder]))
-        self.roots = [series for series in self.series if series.feeder is None]
+        self.series = series
+        self.windows: dict[int, Window] = {}
+        """Those that are open, of all series, by `Series.key`."""
+        self.ends: list[int] = []
+        """A heap of their ends, each plus the number of its series."""
         self.watermark_ns = 0
         self.horizon_ns = 0
         self.floor_ns = 0
@@ -83,8 +95,8 @@ class Book:
         self.offset = -1
         """With `index`, the position of the last tick that was looked at."""
         self.index = 0
-        self.closed: Memory[tuple[str, int], Window] = Memory()
-        """The windows that can still be revised, by bar type and start."""
+        self.closed: Memory[int, Window] = Memory()
+        """The windows that can still be revised, by `Series.key`."""
         self.seen = Seen()
         self.parts: dict[int, int] = {}
         """The state rows that are written once, and the watermark after which each is of no use."""
@@ -96,7 +108,7 @@ class Book:
     def window(self, series: Series, ts_ns: int) -> Window:
         """The open window that an instant falls into, made if need be, and so are those that it feeds."""
         start_ns = ts_ns - ts_ns % series.interval_ns
-        window = series.windows.get(start_ns)
+        window = self.windows.get(start_ns + series.number)
         if window is None:
             window = empty(series.name, start_ns, start_ns + series.interval_ns)
             self.put(series, window)
@@ -106,7 +118,7 @@ class Book:
 
     def take(self, series: Series, part: Window) -> None:
         """Let a window that was folded elsewhere count; it is the book's from now on."""
-        window = series.windows.get(part.start_ns)
+        window = self.windows.get(part.start_ns + series.number)
         if window is not None:
             window.merge(part)
             return
@@ -117,32 +129,27 @@ class Book:
 
     def put(self, series: Series, window: Window) -> None:
         """Enter an open window."""
-        series.windows[window.start_ns] = window
-        heappush(series.starts, window.start_ns)
-        if window.end_ns < self.next_end_ns:
-            self.next_end_ns = window.end_ns
+        self.windows[window.start_ns + series.number] = window
+        end_ns = window.end_ns
+        heappush(self.ends, end_ns + series.number)
+        if end_ns < self.next_end_ns:
+            self.next_end_ns = end_ns
 
-    def close(self) -> list[Window]:
-        """Take out the open windows that end at or before the horizon, by bar type and ascending."""
+    def close(self) -> list[tuple[int, Window]]:
+        """Take out the open windows that end at or before the horizon, by their ends; each with its key."""
         closed = []
-        horizon_ns, next_end_ns = self.horizon_ns, NEVER
-        for series in self.series:
-            starts = series.starts
-            if not starts:
-                continue
-            interval_ns = series.interval_ns
-            end_ns = starts[0] + interval_ns
-            if end_ns <= horizon_ns:
-                windows, last_start_ns = series.windows, horizon_ns - interval_ns
-                while starts and starts[0] <= last_start_ns:
-                    window = windows.pop(heappop(starts))
-                    for fed in series.feeds:
-                        fed.windows[window.start_ns - window.start_ns % fed.interval_ns].merge(window)
-                    closed.append(window)
-                end_ns = starts[0] + interval_ns if starts else NEVER
-            if end_ns < next_end_ns:
-                next_end_ns = end_ns
-        self.next_end_ns = next_end_ns
+        windows, ends, all_series = self.windows, self.ends, self.series
+        # Of windows that end at once the finer comes first, and is merged into the coarser before that closes.
+        last = self.horizon_ns - self.horizon_ns % SECOND + len(all_series)
+        while ends and ends[0] < last:
+            end = heappop(ends)
+            series = all_series[end % SECOND]
+            key = end - series.interval_ns
+            window = windows.pop(key)
+            for fed in series.feeds:
+                windows[fed.key(window.start_ns)].merge(window)
+            closed.append((key, window))
+        self.next_end_ns = ends[0] - ends[0] % SECOND if ends else NEVER
         return closed
 
     def advance(self, ts_ns: int, grace_ns: int) -> None:
@@ -161,8 +168,8 @@ class Book:
         side: int,
         count: int,
         offset: int,
-    ) -> list[Window]:
-        """Let a late trade count in all its windows; gives those that were closed, or unknown.
+    ) -> list[tuple[int, Window]]:
+        """Let a late trade count in all its windows; gives those that were closed, or unknown, with their keys.
 
         A coarse window gets it from the finer one that feeds it, where that has yet to be closed.
         """
@@ -170,18 +177,19 @@ class Book:
         for series in self.series:
             start_ns = ts_ns - ts_ns % series.interval_ns
             end_ns = start_ns + series.interval_ns
-            window = series.windows.get(start_ns)
+            key = start_ns + series.number
+            window = self.windows.get(key)
             if end_ns > self.horizon_ns:
                 window = window or self.window(series, ts_ns)
             else:
-                window = window or self.closed.entries.get((series.name, start_ns))
+                window = window or self.closed.entries.get(key)
                 if window is None:
                     window = empty(series.name, start_ns, end_ns)
                 else:
                     window.revision += 1
-                closed.append(window)
+                closed.append((key, window))
             feeder = series.feeder
-            if feeder is None or ts_ns - ts_ns % feeder.interval_ns not in feeder.windows:
+            if feeder is None or feeder.key(ts_ns) not in self.windows:
                 window.add(ts_ns, price, size, trade_id, side, count, offset)
         return closed
 
@@ -191,18 +199,14 @@ class Book:
         if feeder is None:
             return window
         whole = replace(window)
-        for part in feeder.windows.values():
-            if whole.start_ns <= part.start_ns < whole.end_ns:
+        for key, part in self.windows.items():
+            if key % SECOND == feeder.number and whole.start_ns <= part.start_ns < whole.end_ns:
                 whole.merge(self.whole(feeder, part))
         return whole
 
     def earliest_ns(self, spec: BarSpec) -> int:
         """The event time before which a tick cannot count: windows that ended there may be forgotten."""
         return max(self.floor_ns, self.horizon_ns - spec.revisable_ns)
-
-    def retain(self, window: Window) -> None:
-        """Remember a closed window."""
-        self.closed.put((window.bar_type, window.start_ns), window)
 
     def forget(self, spec: BarSpec) -> None:
         """Drop what is of no use any more, where there is much."""
@@ -219,26 +223,25 @@ class Book:
         self.closed.keep({key: w for key, w in self.closed.entries.items() if w.end_ns > earliest_ns})
 
     def open_windows(self) -> Iterator[tuple[Series, Window]]:
-        """Every open window."""
-        for series in self.series:
-            for window in series.windows.values():
-                yield series, window
+        """Every open window, as they start, the finer first."""
+        for key in sorted(self.windows):
+            yield self.series[key % SECOND], self.windows[key]
 
 
 class Books(dict[Names, Book]):
     """Instruments by venue and symbol, made when they are asked for first. Two spellings of one are one book."""
 
-    def __init__(self, by_name: dict[str, Book], bar_types: Sequence[BarType]) -> None:
+    def __init__(self, by_name: dict[str, Book], series: Sequence[Series]) -> None:
         """`by_name` are those that are known; new ones are entered."""
         super().__init__()
         self._by_name = by_name
-        self._bar_types = bar_types
+        self._series = series
 
     def __missing__(self, names: Names) -> Book:
         venue, symbol = names
         name = instrument(venue, symbol)
         book = self._by_name.get(name)
         if book is None:
-            self._by_name[name] = book = Book(name, symbol, venue, self._bar_types)
+            self._by_name[name] = book = Book(name, symbol, venue, self._series)
         self[names] = book
         return book

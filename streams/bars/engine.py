@@ -11,7 +11,7 @@ from operator import itemgetter
 
 from schemas.bar import Bar
 from schemas.codecs.base import Codec
-from streams.bars.book import Book, Books
+from streams.bars.book import Book, Books, series_of
 from streams.bars.idle import IdleClock
 from streams.bars.intake import Intake
 from streams.bars.judge import Batch, Judge
@@ -19,7 +19,7 @@ from streams.bars.records import records_of
 from streams.bars.rows import closed_row
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
 from streams.bars.ticks import Place
-from streams.bars.types import BarSpec, Late, Output, Record, feeders
+from streams.bars.types import BarSpec, Late, Output, Record
 from streams.bars.window import Window
 
 
@@ -50,9 +50,10 @@ class BarEngine:
         self._saved_position = -1
         self._codec = codec
         self._keep_rows = keep_state and spec.late is not Late.DROP
-        self._intervals_ns = [t.interval_ns for t, feeder in feeders(spec.bar_types) if feeder is None]
+        self._series = series_of(spec.bar_types)
+        self._intervals_ns = [series.interval_ns for series in self._series if series.feeder is None]
         self._books: dict[str, Book] = {}
-        self._judge = Judge(spec, Books(self._books, spec.bar_types), topic, partition)
+        self._judge = Judge(spec, Books(self._books, self._series), self._series, topic, partition)
         self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
         self._changed: dict[str, Book] = {}
         self._garbage: list[str] = []
@@ -138,7 +139,7 @@ class BarEngine:
         # Rows of one call of `changed` may have been cut off: `position` is what all of them contain.
         if (row := rows.pop(POSITION, None)) is not None:
             self.position = self._saved_position = load_position(row, self.log_id)
-        books, self._garbage = load(rows, self.spec)
+        books, self._garbage = load(rows, self.spec, self._series)
         for book in books:
             self._books[book.name] = book
             self._idle.set(book, 0)
@@ -153,11 +154,11 @@ class BarEngine:
             if not book.alarmed:
                 self._idle.set(book, now_ns)
             if book.horizon_ns >= book.next_end_ns:
-                for window in book.close():
+                for key, window in book.close():
                     if not window.is_published(window.trade_count):
                         due[window] = book
                     if retaining:
-                        book.retain(window)
+                        book.closed.put(key, window)
             # Only now: what is forgotten is too late for the last tick, not for all of them.
             if book.seen.is_full or len(book.closed.entries) > book.closed.room:
                 book.forget(self.spec)

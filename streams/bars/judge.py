@@ -24,12 +24,13 @@ at once (`Judge.take`), or even all ticks that a batch has of an instrument (`Ju
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from schemas.dead_letter import DeadLetter
 from schemas.errors import BadTick
 from schemas.replay import Replay
-from streams.bars.book import Book, Books
+from streams.bars.book import Book, Books, Series
 from streams.bars.intake import Intake
 from streams.bars.refusals import future, late_tick, refusal
 from streams.bars.replays import has_counted
@@ -60,8 +61,11 @@ class Batch:
 class Judge:
     """Asks the questions, and lets what counts count in the books."""
 
-    def __init__(self, spec: BarSpec, books: Books, topic: str, partition: int) -> None:
+    def __init__(
+        self, spec: BarSpec, books: Books, series: Sequence[Series], topic: str, partition: int
+    ) -> None:
         self.spec = spec
+        self._roots = [one for one in series if one.feeder is None]
         self._books = books
         self._topic = topic
         self._partition = partition
@@ -78,7 +82,7 @@ class Judge:
                 book.index = 0
                 counts.ticks += len(ticks)
                 counts.accepted += len(ticks)
-                ticks.fold(book)
+                ticks.fold(book, self._roots)
                 batch.touched[book] = None
             else:
                 doubtful += ticks.numbers
@@ -115,7 +119,7 @@ class Judge:
         records, offsets = batch.intake.records, batch.intake.records.offsets
         latest_ns, max_future_ns = batch.latest_ns, self.spec.max_future_ns
         grace_ns, dedupe_ns = self.spec.grace_ns, self.spec.dedupe_ns
-        books = self._books
+        books, roots = self._books, self._roots
         asked = accepted = skipped = duplicates = 0
         for tick in ticks:
             number, index, names, ts_ns, price, size, trade_id, side, count, received_ns = tick
@@ -156,8 +160,8 @@ class Judge:
                 book.watermark_ns = ts_ns
                 if ts_ns - grace_ns > book.horizon_ns:
                     book.horizon_ns = ts_ns - grace_ns
-            for series in book.roots:
-                window = series.windows.get(ts_ns - ts_ns % series.interval_ns)
+            for series in roots:
+                window = book.windows.get(ts_ns - ts_ns % series.interval_ns + series.number)
                 if window is None:
                     window = book.window(series, ts_ns)
                 window.add(ts_ns, price, size, trade_id, side, count, offset)
@@ -211,9 +215,11 @@ class Judge:
             seen.put(identity, mark_ns)
         if late:
             counts.accepted += 1
-            for window in book.revise(ts_ns, price, size, trade_id, side, count, records.offsets[number]):
+            for key, window in book.revise(
+                ts_ns, price, size, trade_id, side, count, records.offsets[number]
+            ):
                 batch.due[window] = book
-                book.retain(window)
+                book.closed.put(key, window)
         return not late
 
     def refuse(self, batch: Batch, place: Place, bad: BadTick, replay: Replay | None) -> None:

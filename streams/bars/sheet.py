@@ -16,7 +16,7 @@ from schemas.codecs.layout import UNIT, Columns
 from schemas.codecs.spans import Ints
 from schemas.trade import Trades
 from streams.bars import fold
-from streams.bars.book import Book
+from streams.bars.book import Book, Series
 from streams.bars.seen import Seen
 from streams.bars.ticks import Ticks
 from streams.bars.window import Window
@@ -209,9 +209,9 @@ class SheetTicks:
             return seen.extend_any(sheet.ids[own], [max(mark, watermark_ns) for mark in sheet.marks_ns[own]])
         return True
 
-    def fold(self, book: Book) -> None:
+    def fold(self, book: Book, roots: Sequence[Series]) -> None:
         """Let all of them count in the finest windows."""
-        for series in book.roots:
+        for series in roots:
             for part in self._sheet.windows(series.interval_ns, self._code):
                 book.take(series, part)
 

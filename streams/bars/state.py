@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from schemas.errors import StateError
-from streams.bars.book import Book
+from streams.bars.book import Book, Series, series_of
 from streams.bars.replays import is_replayed
 from streams.bars.rows import (
     VERSION,
@@ -82,7 +82,7 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
         floor_ns=book.earliest_ns(spec),
         offset=book.offset,
         index=book.index,
-        open=[open_row(window) for series in book.series for window in series.windows.values()],
+        open=list(map(open_row, book.windows.values())),
         recent=recent,
         parts=list(book.parts),
         next_part=book.next_part,
@@ -92,8 +92,11 @@ def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
     return rows
 
 
-def load(rows: Mapping[str, bytes], spec: BarSpec) -> tuple[list[Book], list[str]]:
-    """The instruments in these rows, and the keys of rows that are of no use. Raises StateError."""
+def load(rows: Mapping[str, bytes], spec: BarSpec, series: Sequence[Series]) -> tuple[list[Book], list[str]]:
+    """The instruments in these rows, and the keys of rows that are of no use. Raises StateError.
+
+    `series` are those of the bar types of `spec`, for the instruments to share.
+    """
     heads: dict[str, bytes] = {}
     parts: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
     for key, row in rows.items():
@@ -104,7 +107,7 @@ def load(rows: Mapping[str, bytes], spec: BarSpec) -> tuple[list[Book], list[str
             parts[name][int(number)] = row
         else:
             raise StateError(f"state row {key!r} is not one of Tidegate's")
-    books = [_load_book(name, row, parts[name], spec) for name, row in heads.items()]
+    books = [_load_book(name, row, parts[name], spec, series) for name, row in heads.items()]
     return books, [f"{name}|{part}" for name, rest in parts.items() for part in rest]
 
 
@@ -125,7 +128,9 @@ def load_position(row: bytes, log_id: str) -> int:
     return position.offset
 
 
-def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) -> Book:
+def _load_book(
+    name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec, series: Sequence[Series]
+) -> Book:
     """One instrument; takes the parts it lists out of `parts`."""
     head = _decode(_head, name, row)
     added = [bar_type.name for bar_type in spec.bar_types if bar_type.name not in head.bar_types]
@@ -134,7 +139,7 @@ def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) ->
             f"the state of {name} knows bars of {', '.join(head.bar_types)}, not of {', '.join(added)}",
             hint="bars of a new type need their ticks from the start: read the topic with a new group",
         )
-    book = Book(name, head.symbol, head.venue, spec.bar_types)
+    book = Book(name, head.symbol, head.venue, series)
     book.watermark_ns = head.watermark_ns
     book.horizon_ns = head.horizon_ns
     book.floor_ns = head.floor_ns
@@ -161,12 +166,12 @@ def _load_book(name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec) ->
 def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[str]) -> None:
     """Enter open windows. What is in those of a bar type that was taken away passes on to those that it fed."""
     wanted = {series.name: series for series in book.series}
-    was = Book(book.name, book.symbol, book.venue, tuple(map(BarType.parse, bar_types)))
+    was = Book(book.name, book.symbol, book.venue, series_of(list(map(BarType.parse, bar_types))))
     before = {series.name: series for series in was.series}
     for window in windows:
         was.put(before[window.bar_type], window)
     for series in was.series:
-        for window in series.windows.values():
+        for window in [window for window in was.windows.values() if window.bar_type == series.name]:
             if series.name in wanted:
                 book.put(wanted[series.name], window)
             else:
@@ -175,11 +180,11 @@ def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[str]) -> 
 
 
 def _recall(book: Book, closed: Iterable[Window], past: Past, spec: BarSpec) -> None:
-    names = {series.name for series in book.series}
+    wanted = {series.name: series for series in book.series}
     if spec.late is not Late.DROP:
         for window in closed:
-            if window.bar_type in names:
-                book.closed.put((window.bar_type, window.start_ns), window)
+            if (series := wanted.get(window.bar_type)) is not None:
+                book.closed.put(series.key(window.start_ns), window)
     if spec.dedupe_ns is not None:
         for trade_id, mark_ns in zip(from_bytes(past.ids), from_bytes(past.marks_ns), strict=True):
             book.seen.put(trade_id, mark_ns)
