@@ -81,9 +81,9 @@ def sort(
             summary[RISING, c] += 1
 
 
-@compiled(VOID, INTS, INTS, INTS, INTS, TABLE, TABLE)
-def sort_ids(ids: Ints, bounds: Ints, numbers: Ints, marks_ns: Ints, summary: Ints, rows: Ints) -> None:
-    """Sort ids, which are at least 0, and their marks into two rows; of each instrument those first that rise."""
+@compiled(VOID, INTS, INTS, INTS, INTS, TABLE, INTS)
+def sort_ids(ids: Ints, bounds: Ints, numbers: Ints, marks_ns: Ints, summary: Ints, pairs: Ints) -> None:
+    """Sort ids, which are at least 0, into pairs with their marks; of each instrument those first that rise."""
     for c in range(len(bounds) - 1):
         top = -1
         up, down = bounds[c], bounds[c] + summary[RISING, c]
@@ -96,8 +96,8 @@ def sort_ids(ids: Ints, bounds: Ints, numbers: Ints, marks_ns: Ints, summary: In
             else:
                 at = down
                 down += 1
-            rows[0, at] = found
-            rows[1, at] = marks_ns[here]
+            pairs[2 * at] = found
+            pairs[2 * at + 1] = marks_ns[here]
 
 
 @compiled(INT, INTS, INTS, INTS, INTS, INTS, INTS, INT, INTS, TABLE)

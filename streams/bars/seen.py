@@ -26,51 +26,56 @@ class Unsaved(NamedTuple):
 class Seen:
     """The ids of the trades that counted, each with the watermark when it did.
 
-    Venues number their trades upwards. What comes in ascending order is kept in two arrays, at 16 bytes an id;
-    all else, text and what is out of order, in a dict. That is asked first, for there is what counted again.
+    Venues number their trades upwards. What comes in ascending order is kept in an array, at 16 bytes an id; all
+    else, text and what is out of order, in a dict. That is asked first, for there is what counted again.
     What has expired may still be found: whoever looks an id up also judges whether it counts.
     """
 
-    __slots__ = ("_ids", "_marks_ns", "_others", "_room", "_saved")
+    __slots__ = ("_others", "_pairs", "_room", "_saved")
 
     def __init__(self) -> None:
-        self._ids = array("q")
-        self._marks_ns = array("q")
-        """Never descending, as the watermark is."""
-        self._others: Memory[str | int, int] = Memory()
+        self._pairs = array("q")
+        """An id, its watermark, the next id and so on. The watermarks never descend, as the watermark does not."""
+        self._others: Memory[str | int, int] | None = None
+        """Made with its first entry."""
         self._room = _ROOM
         self._saved = 0
-        """How many of the arrays are in state rows that are written once."""
+        """How many of the array's ids are in state rows that are written once."""
 
     def __len__(self) -> int:
-        return len(self._ids) + len(self._others.entries)
+        return len(self._pairs) // 2 + (len(self._others.entries) if self._others else 0)
 
     def get(self, key: str | int) -> int | None:
         """What the watermark was when it counted last; None where that is not known."""
-        found = self._others.entries.get(key)
-        ids = self._ids
-        if found is None and type(key) is int and ids and ids[0] <= key <= ids[-1]:
-            at = bisect_left(ids, key)
-            if ids[at] == key:
-                return self._marks_ns[at]
-        return found
+        if self._others is not None and (found := self._others.entries.get(key)) is not None:
+            return found
+        pairs = self._pairs
+        if type(key) is int and pairs and pairs[0] <= key <= pairs[-2]:
+            at = 2 * bisect_left(memoryview(pairs)[::2], key)
+            if pairs[at] == key:
+                return pairs[at + 1]
+        return None
 
     def put(self, key: str | int, mark_ns: int) -> None:
         """Insert it, whether it is known or not."""
         if type(key) is int and self._is_next(key, mark_ns) and key <= _MOST:
-            self._ids.append(key)
-            self._marks_ns.append(mark_ns)
+            self._pairs.append(key)
+            self._pairs.append(mark_ns)
         else:
-            self._others.put(key, mark_ns)
+            self._rest().put(key, mark_ns)
 
     def enter(self, key: str | int, mark_ns: int, since_ns: int) -> bool:
         """Insert it, unless it counted when the watermark was at least `since_ns`; if it did, false."""
-        ids = self._ids
-        others = self._others.entries
+        pairs = self._pairs
+        others = self._others
         # Nearly all ascend; the watermark does not descend.
-        if key.__class__ is int and (ids[-1] if ids else -1) < key <= _MOST and key not in others:
-            ids.append(key)
-            self._marks_ns.append(mark_ns)
+        if (
+            key.__class__ is int
+            and (pairs[-2] if pairs else -1) < key <= _MOST
+            and (others is None or key not in others.entries)
+        ):
+            pairs.append(key)
+            pairs.append(mark_ns)
             return True
         seen_ns = self.get(key)
         if seen_ns is not None and seen_ns >= since_ns:
@@ -78,65 +83,77 @@ class Seen:
         self.put(key, mark_ns)
         return True
 
-    def extend(self, ids: memoryview, marks_ns: memoryview, rising: int, floor_ns: int) -> bool:
+    def extend(self, new: memoryview, rising: int, floor_ns: int) -> bool:
         """`extend_any` of 64-bit numbers from 0 on, where first come so many that are above all before them.
 
-        The marks of these do not descend; `floor_ns` is counted for those that are lower.
+        They are in pairs with their marks. Those of the first do not descend; `floor_ns` is counted for those that
+        are lower.
         """
-        others = self._others.entries
-        if others and not others.keys().isdisjoint(ids):
-            return False
+        pairs = self._pairs
         known = 0
-        if self._ids and self._ids[-1] >= ids[0]:
-            known = bisect_right(ids, self._ids[-1], 0, rising)
-        behind = [*ids[:known], *ids[rising:]]
-        if behind:
-            if len(set(ids)) < len(ids) or any(self.get(key) is not None for key in behind):
+        if pairs and pairs[-2] >= new[0]:
+            known = bisect_right(new[::2], pairs[-2], 0, rising)
+        count = len(new) // 2
+        if self._others is not None or known or rising < count:
+            ids = new[::2].tolist()
+            if self._others is not None and not self._others.entries.keys().isdisjoint(ids):
                 return False
-            marks_of_these = [max(mark_ns, floor_ns) for mark_ns in (*marks_ns[:known], *marks_ns[rising:])]
-            others.update(zip(behind, marks_of_these, strict=True))
-        self._ids.frombytes(ids[known:rising].cast("B"))
-        low = bisect_left(marks_ns, floor_ns, known, rising)
-        self._marks_ns.extend([floor_ns] * (low - known))
-        self._marks_ns.frombytes(marks_ns[low:rising].cast("B"))
+            behind = [*ids[:known], *ids[rising:]]
+            if behind:
+                if len(set(ids)) < count or any(self.get(key) is not None for key in behind):
+                    return False
+                marks_ns = [*new[1 : 2 * known : 2], *new[2 * rising + 1 :: 2]]
+                marks_ns = [max(mark_ns, floor_ns) for mark_ns in marks_ns]
+                self._rest().entries.update(zip(behind, marks_ns, strict=True))
+        at = len(pairs) + 1
+        pairs.frombytes(new[2 * known : 2 * rising].cast("B"))
+        while at < len(pairs) and pairs[at] < floor_ns:
+            pairs[at] = floor_ns
+            at += 2
         return True
 
     def extend_any(self, ids: Sequence[str | int], marks_ns: Sequence[int]) -> bool:
         """Insert ids in the order in which they came, if none is known and none comes twice; if not, nothing."""
-        others = self._others.entries
+        others = self._rest().entries
         entries = dict(zip(ids, marks_ns, strict=True))
         if len(entries) < len(ids) or not others.keys().isdisjoint(entries):
             return False
         if set(map(type, ids)) == {str}:
             others.update(entries)
             return True
-        if self._ids and any(self.get(key) is not None for key in entries):
+        if self._pairs and any(self.get(key) is not None for key in entries):
             return False
         for key, mark_ns in entries.items():
             self.put(key, mark_ns)
         return True
 
     def _is_next(self, key: int, mark_ns: int) -> bool:
-        if not self._ids:
-            return key >= 0 and mark_ns <= _MOST and key not in self._others.entries
-        return (
-            self._ids[-1] < key and self._marks_ns[-1] <= mark_ns <= _MOST and key not in self._others.entries
-        )
+        if self._others is not None and key in self._others.entries:
+            return False
+        pairs = self._pairs
+        if not pairs:
+            return key >= 0 and mark_ns <= _MOST
+        return pairs[-2] < key and pairs[-1] <= mark_ns <= _MOST
+
+    def _rest(self) -> Memory[str | int, int]:
+        if self._others is None:
+            self._others = Memory()
+        return self._others
 
     @property
     def is_full(self) -> bool:
         """Whether it is time for `forget`: that what was kept the last time has doubled."""
-        return len(self._ids) > self._room or len(self._others.entries) > self._others.room
+        others = self._others
+        return len(self._pairs) > 2 * self._room or (others is not None and len(others.entries) > others.room)
 
     def forget(self, oldest_ns: int, replays_ns: int) -> None:
         """Drop what counted under a lower watermark than this one, or for replayed trades than that one."""
-        old = bisect_left(self._marks_ns, oldest_ns)
-        del self._ids[:old]
-        del self._marks_ns[:old]
+        old = bisect_left(memoryview(self._pairs)[1::2], oldest_ns)
+        del self._pairs[: 2 * old]
         self._saved = max(0, self._saved - old)
-        self._room = 2 * len(self._ids) + _ROOM
+        self._room = len(self._pairs) + _ROOM
         others = self._others
-        if len(others.entries) <= others.room:
+        if others is None or len(others.entries) <= others.room:
             return
         if next(iter(others.entries.values())) >= oldest_ns:
             others.wait()
@@ -151,9 +168,14 @@ class Seen:
 
     def unsaved(self) -> Unsaved:
         """At least all inserted since the last `save`."""
-        return Unsaved(self._ids[self._saved :], self._marks_ns[self._saved :], *self._others.unsaved())
+        new = self._pairs[2 * self._saved :]
+        others: tuple[list[str | int], list[int]] = (
+            ([], []) if self._others is None else self._others.unsaved()
+        )
+        return Unsaved(new[::2], new[1::2], *others)
 
     def save(self) -> None:
         """Note that everything so far is in state rows that are written once."""
-        self._saved = len(self._ids)
-        self._others.save()
+        self._saved = len(self._pairs) // 2
+        if self._others is not None:
+            self._others.save()

@@ -69,14 +69,14 @@ class Sheet:
         self.marks_ns: list[int] = []
         """The latest instant until then."""
         self.ids: list[str] | None = None
-        self.numeric: tuple[memoryview, memoryview] | None = None
-        """Ids that are numbers, and the marks of them, by instrument and those first that rise."""
+        self.pairs: memoryview | None = None
+        """Ids that are numbers, each with its mark, by instrument and those first that rise."""
         if isinstance(ids, list):
             self.marks_ns, self.ids = marks_ns.tolist(), _ids(columns, numbers)
         elif ids is not None:
-            rows = np.empty((2, count), np.int64)
-            fold.sort_ids(ids, bounds, numbers, marks_ns, summary, rows)
-            self.numeric = memoryview(rows[0]), memoryview(rows[1])
+            pairs = np.empty(2 * count, np.int64)
+            fold.sort_ids(ids, bounds, numbers, marks_ns, summary, pairs)
+            self.pairs = pairs.data
 
     def __iter__(self) -> Iterator[SheetTicks]:
         bounds, summary = self._bounds, self._summary
@@ -202,9 +202,8 @@ class SheetTicks:
         Each with the watermark after its tick; `watermark_ns` is the one before the first.
         """
         sheet, own = self._sheet, self._own
-        if sheet.numeric is not None:
-            ids, marks_ns = sheet.numeric
-            return seen.extend(ids[own], marks_ns[own], self._rising, watermark_ns)
+        if sheet.pairs is not None:
+            return seen.extend(sheet.pairs[2 * own.start : 2 * own.stop], self._rising, watermark_ns)
         if sheet.ids is not None:
             return seen.extend_any(sheet.ids[own], [max(mark, watermark_ns) for mark in sheet.marks_ns[own]])
         return True

@@ -79,7 +79,8 @@ def extend(seen: Seen, numbers: list[int], mark_ns: int) -> bool:
     up = [key for at, key in enumerate(numbers) if key > max(numbers[:at], default=-1)]
     down = [key for at, key in enumerate(numbers) if key <= max(numbers[:at], default=-1)]
     marks_ns = [*sorted(min(mark_ns, at) for at, _ in enumerate(up)), *(mark_ns for _ in down)]
-    return seen.extend(memoryview(array("q", up + down)), memoryview(array("q", marks_ns)), len(up), mark_ns)
+    pairs = [number for pair in zip(up + down, marks_ns, strict=True) for number in pair]
+    return seen.extend(memoryview(array("q", pairs)), len(up), mark_ns)
 
 
 def pairs(unsaved: Unsaved) -> list[tuple[str | int, int]]:
