@@ -73,6 +73,8 @@ parse = _Parsed().__getitem__
 
 def render(value: int, scale: int = SCALE) -> str:
     """Plain notation without exponent, trailing zeros or trailing point: "0.00000001", "-37.63", "0"."""
+    if not value:
+        return "0"
     if value < 0:
         return f"-{render(-value, scale)}"
     digits = str(value)

@@ -146,8 +146,9 @@ class Book:
             series = all_series[end % SECOND]
             key = end - series.interval_ns
             window = windows.pop(key)
+            start_ns = window.start_ns
             for fed in series.feeds:
-                windows[fed.key(window.start_ns)].merge(window)
+                windows[start_ns - start_ns % fed.interval_ns + fed.number].merge(window)
             closed.append((key, window))
         self.next_end_ns = ends[0] - ends[0] % SECOND if ends else NEVER
         return closed
@@ -208,14 +209,12 @@ class Book:
         """The event time before which a tick cannot count: windows that ended there may be forgotten."""
         return max(self.floor_ns, self.horizon_ns - spec.revisable_ns)
 
-    def forget(self, spec: BarSpec) -> None:
-        """Drop what is of no use any more, where there is much."""
-        if self.seen.is_full:
-            self.seen.forget(self.watermark_ns - (spec.dedupe_ns or 0), replays_from_ns(self, spec))
-        if len(self.closed.entries) > self.closed.room:
-            self._forget_windows(spec)
+    def forget_ids(self, spec: BarSpec) -> None:
+        """Drop the trade ids that are of no use any more."""
+        self.seen.forget(self.watermark_ns - (spec.dedupe_ns or 0), replays_from_ns(self, spec))
 
-    def _forget_windows(self, spec: BarSpec) -> None:
+    def forget_windows(self, spec: BarSpec) -> None:
+        """Drop the closed windows that cannot be revised any more."""
         earliest_ns = self.earliest_ns(spec)
         if next(iter(self.closed.entries.values())).end_ns > earliest_ns:
             self.closed.wait()

@@ -55,7 +55,7 @@ class BarEngine:
         self._books: dict[str, Book] = {}
         self._judge = Judge(spec, Books(self._books, self._series), self._series, topic, partition)
         self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
-        self._changed: dict[str, Book] = {}
+        self._changed: dict[Book, None] = {}
         self._garbage: list[str] = []
 
     @property
@@ -122,8 +122,7 @@ class BarEngine:
         """
         rows: dict[str, bytes | None] = dict.fromkeys(self._garbage)
         self._garbage.clear()
-        for book in self._changed.values():
-            rows.update(dump(book, self.spec))
+        rows.update(dump(self._changed, self.spec))
         self._changed.clear()
         if self.position != self._saved_position:
             self._saved_position = self.position
@@ -147,10 +146,9 @@ class BarEngine:
     def _settle(self, batch: Batch) -> None:
         """See to the instruments that got ticks: what has ended closes, and what is of no use is forgotten."""
         now_ns, due, retaining = batch.now_ns, batch.due, self.spec.late is not Late.DROP
-        changed = self._changed
+        self._changed.update(batch.touched)
         for book in batch.touched:
             book.active_ns = now_ns
-            changed[book.name] = book
             if not book.alarmed:
                 self._idle.set(book, now_ns)
             if book.horizon_ns >= book.next_end_ns:
@@ -159,9 +157,11 @@ class BarEngine:
                         due[window] = book
                     if retaining:
                         book.closed.put(key, window)
-            # Only now: what is forgotten is too late for the last tick, not for all of them.
-            if book.seen.is_full or len(book.closed.entries) > book.closed.room:
-                book.forget(self.spec)
+                # Only now: what is forgotten is too late for the last tick, not for all of them.
+                if len(book.closed.entries) > book.closed.room:
+                    book.forget_windows(self.spec)
+            if book.seen.is_full:
+                book.forget_ids(self.spec)
 
     def _publish(self, due: Iterable[tuple[Book, Window, Window]], *, final: bool) -> list[Bar]:
         """Make bars of windows, each with what it holds as a whole."""
@@ -173,5 +173,5 @@ class BarEngine:
             bars.append(bar)
             if self._keep_rows and window.end_ns <= book.horizon_ns:
                 window.row = closed_row(window, bar)
-            self._changed[book.name] = book
+            self._changed[book] = None
         return bars

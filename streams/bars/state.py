@@ -34,7 +34,7 @@ from streams.bars.rows import (
     to_open_window,
 )
 from streams.bars.seen import Unsaved
-from streams.bars.types import BarSpec, BarType, Late
+from streams.bars.types import BarSpec, BarType, Late, feeders
 from streams.bars.window import Window
 
 _FEW_WINDOWS = 16
@@ -54,42 +54,49 @@ _past_row = msgspec.msgpack.Decoder(Past)
 _position = msgspec.msgpack.Decoder(Position)
 
 
-def dump(book: Book, spec: BarSpec) -> dict[str, bytes | None]:
-    """The rows to write for an instrument, in this order; None deletes one."""
+def dump(books: Iterable[Book], spec: BarSpec) -> dict[str, bytes | None]:
+    """The rows to write for instruments, in this order; None deletes one."""
     rows: dict[str, bytes | None] = {}
-    seen, closed = book.seen.unsaved(), book.closed.unsaved()[1]
-    if len(seen.ids) + len(seen.others) >= _FEW_IDS or len(closed) >= _FEW_WINDOWS:
-        for windows, past in _parts(closed, seen):
-            rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
-            book.parts[book.next_part] = _useful_until_ns(windows, past, spec)
-            book.next_part += 1
-        recent = Past([], b"", b"", [], [])
-        book.seen.save()
-        book.closed.save()
-        for window in closed:
-            window.row = None
-    else:
-        recent = _past(closed, seen)
-    useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
-    for part in useless:
-        del book.parts[part]
-    head = Head(
-        symbol=book.symbol,
-        venue=book.venue,
-        bar_types=[series.name for series in book.series],
-        watermark_ns=book.watermark_ns,
-        horizon_ns=book.horizon_ns,
-        floor_ns=book.earliest_ns(spec),
-        offset=book.offset,
-        index=book.index,
-        open=list(map(open_row, book.windows.values())),
-        recent=recent,
-        parts=list(book.parts),
-        next_part=book.next_part,
-    )
-    rows[book.name] = _encode((VERSION, head))
-    rows.update(dict.fromkeys(f"{book.name}|{part}" for part in useless))
+    bar_types = [bar_type.name for bar_type, _ in feeders(spec.bar_types)]
+    for book in books:
+        recent = _dump_past(book, spec, rows)
+        useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
+        for part in useless:
+            del book.parts[part]
+        head = Head(
+            book.symbol,
+            book.venue,
+            bar_types,
+            book.watermark_ns,
+            book.horizon_ns,
+            book.earliest_ns(spec),
+            book.offset,
+            book.index,
+            list(map(open_row, book.windows.values())),
+            recent,
+            list(book.parts),
+            book.next_part,
+        )
+        rows[book.name] = _encode((VERSION, head))
+        for part in useless:
+            rows[f"{book.name}|{part}"] = None
     return rows
+
+
+def _dump_past(book: Book, spec: BarSpec, rows: dict[str, bytes | None]) -> Past:
+    """What belongs in the head, for it is little; much becomes parts, which are entered in `rows`."""
+    seen, closed = book.seen.unsaved(), book.closed.unsaved()[1]
+    if len(seen.ids) + len(seen.others) < _FEW_IDS and len(closed) < _FEW_WINDOWS:
+        return _past(closed, seen)
+    for windows, past in _parts(closed, seen):
+        rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
+        book.parts[book.next_part] = _useful_until_ns(windows, past, spec)
+        book.next_part += 1
+    book.seen.save()
+    book.closed.save()
+    for window in closed:
+        window.row = None
+    return Past([], b"", b"", [], [])
 
 
 def load(rows: Mapping[str, bytes], spec: BarSpec, series: Sequence[Series]) -> tuple[list[Book], list[str]]:

@@ -113,6 +113,13 @@ class Window:
 
     def bar(self, instrument: str, symbol: str, venue: str, topic: str, partition: int) -> Bar:
         """The bar as it stands."""
+        # Many have one trade, or all at one price and by one side: what is the same is the same text.
+        open_ = high = low = close = vwap = render_again(self.open)
+        volume = render(self.volume)
+        if self.high != self.low:
+            high, low, close = render_again(self.high), render_again(self.low), render_again(self.close)
+            if self.volume:
+                vwap = render(divide(self.turnover, self.volume))
         # In the order of its fields: two dozen names would cost as much as all the rest.
         return Bar(
             instrument,
@@ -121,16 +128,16 @@ class Window:
             self.bar_type,
             self.start_ns,
             self.end_ns,
-            render_again(self.open),
-            render_again(self.high),
-            render_again(self.low),
-            render_again(self.close),
-            render(self.volume),
+            open_,
+            high,
+            low,
+            close,
+            volume,
             render(self.turnover, TURNOVER_SCALE),
-            render(divide(self.turnover, self.volume)) if self.volume else None,
+            vwap if self.volume else None,
             self.trade_count,
-            render(self.buy_volume),
-            render(self.sell_volume),
+            volume if self.buy_volume == self.volume else render(self.buy_volume),
+            volume if self.sell_volume == self.volume else render(self.sell_volume),
             None if self.first_id is None else str(self.first_id),
             None if self.last_id is None else str(self.last_id),
             self.first_offset,
@@ -144,8 +151,8 @@ class Window:
 
 def empty(bar_type: str, start_ns: int, end_ns: int) -> Window:
     """A window without a trade."""
-    # Whatever comes first is before the end and not before the start: it becomes both open and close.
-    return Window(bar_type, start_ns, end_ns, open_ts_ns=end_ns, close_ts_ns=start_ns)
+    # It opens at its end and closes at its start: whatever comes first is between, and becomes both open and close.
+    return Window(bar_type, start_ns, end_ns, end_ns, start_ns)
 
 
 def divide(dividend: int, divisor: int) -> int:
