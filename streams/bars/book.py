@@ -7,6 +7,8 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Final
 
+from msgspec import Raw
+
 from schemas.trade import Names, instrument
 from streams.bars.memory import Memory
 from streams.bars.replays import replays_from_ns
@@ -69,6 +71,7 @@ class Book:
         "next_part",
         "offset",
         "parts",
+        "rows",
         "seen",
         "series",
         "symbol",
@@ -98,6 +101,8 @@ class Book:
         self.closed: Memory[int, Window] = Memory()
         """The windows that can still be revised, by `Series.key`."""
         self.seen = Seen()
+        self.rows: list[Raw] = []
+        """Of the state: windows that have closed, written when they were published, and not in a part yet."""
         self.parts: dict[int, int] = {}
         """The state rows that are written once, and the watermark after which each is of no use."""
         self.next_part = 0

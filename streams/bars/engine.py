@@ -155,6 +155,8 @@ class BarEngine:
                 for key, window in book.close():
                     if not window.is_published(window.trade_count):
                         due[window] = book
+                    elif self._keep_rows:
+                        book.rows.append(closed_row(window, window.bar("", "", "", "", 0)))
                     if retaining:
                         book.closed.put(key, window)
                 # Only now: what is forgotten is too late for the last tick, not for all of them.
@@ -172,6 +174,6 @@ class BarEngine:
             bar = whole.bar(book.name, book.symbol, book.venue, self.topic, self.partition)
             bars.append(bar)
             if self._keep_rows and window.end_ns <= book.horizon_ns:
-                window.row = closed_row(window, bar)
+                book.rows.append(closed_row(window, bar))
             self._changed[book] = None
         return bars

@@ -47,14 +47,15 @@ class Past(msgspec.Struct, array_like=True, gc=False):
     """Closed windows, and trade ids with, one by one, the watermark when they counted."""
 
     closed: list[msgspec.Raw]
-    """Of `WindowRow`."""
+    """Of `WindowRow`. Of several of one window the last one holds."""
     ids: bytes
     """Those that are numbers and ascend, and so do their watermarks: most. 8 bytes each, little-endian."""
     marks_ns: bytes
     others: list[int | str]
     others_ns: list[int]
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises ValueError where it is not what was written."""
         for ids, marks_ns in ((self.ids, self.marks_ns), (self.others, self.others_ns)):
             if len(ids) != len(marks_ns):
                 raise ValueError(f"{len(ids)} of trade ids, and {len(marks_ns)} of watermarks of them")
@@ -117,14 +118,16 @@ def open_row(w: Window) -> msgspec.Raw:
     high = low = close = open_
     if w.high != w.low:
         high, low, close = str(w.high), str(w.low), str(w.close)
-    numbers = str(w.volume), str(w.turnover), str(w.buy_volume), str(w.sell_volume)
-    return _row(w, open_, high, low, close, *numbers)
+    volume = str(w.volume)
+    bought = volume if w.buy_volume == w.volume else str(w.buy_volume)
+    sold = volume if w.sell_volume == w.volume else str(w.sell_volume)
+    return _row(w, open_, high, low, close, volume, str(w.turnover), bought, sold)
 
 
 def closed_row(w: Window, bar: Bar) -> msgspec.Raw:
     """Its numbers are those of its bar, which are text already."""
-    numbers = bar.volume, bar.turnover, bar.buy_volume, bar.sell_volume
-    return _row(w, bar.open, bar.high, bar.low, bar.close, *numbers)
+    sums = bar.volume, bar.turnover, bar.buy_volume, bar.sell_volume
+    return _row(w, bar.open, bar.high, bar.low, bar.close, *sums)
 
 
 def _row(

@@ -26,7 +26,6 @@ from streams.bars.rows import (
     Head,
     Past,
     Position,
-    closed_row,
     from_bytes,
     open_row,
     to_bytes,
@@ -85,17 +84,16 @@ def dump(books: Iterable[Book], spec: BarSpec) -> dict[str, bytes | None]:
 
 def _dump_past(book: Book, spec: BarSpec, rows: dict[str, bytes | None]) -> Past:
     """What belongs in the head, for it is little; much becomes parts, which are entered in `rows`."""
-    seen, closed = book.seen.unsaved(), book.closed.unsaved()[1]
+    closed, seen = book.rows, book.seen.unsaved()
     if len(seen.ids) + len(seen.others) < _FEW_IDS and len(closed) < _FEW_WINDOWS:
-        return _past(closed, seen)
-    for windows, past in _parts(closed, seen):
+        return Past(closed, to_bytes(seen.ids), to_bytes(seen.marks_ns), seen.others, seen.others_ns)
+    for past in _parts(closed, seen):
         rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
-        book.parts[book.next_part] = _useful_until_ns(windows, past, spec)
+        # What has closed ended at or before the horizon.
+        book.parts[book.next_part] = _useful_until_ns(past, book.horizon_ns if past.closed else 0, spec)
         book.next_part += 1
+    book.rows = []
     book.seen.save()
-    book.closed.save()
-    for window in closed:
-        window.row = None
     return Past([], b"", b"", [], [])
 
 
@@ -157,16 +155,17 @@ def _load_book(
         for part in head.parts:
             if part not in parts:
                 raise StateError(f"the state of {name} lacks its row {name}|{part}")
-            past = _decode(_past_row, f"{name}|{part}", parts.pop(part))
-            windows = list(map(to_closed_window, past.closed))
-            book.parts[part] = _useful_until_ns(windows, past, spec)
-            _recall(book, windows, past, spec)
+            key = f"{name}|{part}"
+            past = _decode(_past_row, key, parts.pop(part))
+            closed = _recall(book, key, past, spec)
+            book.parts[part] = _useful_until_ns(past, max((w.end_ns for w in closed), default=0), spec)
         book.seen.save()
-        book.closed.save()
-        _recall(book, map(to_closed_window, head.recent.closed), head.recent, spec)
+        _recall(book, name, head.recent, spec)
+        # Of its own: what was read would keep all of the row it was read from.
+        book.rows = [row.copy() for row in head.recent.closed]
         _reopen(book, map(to_open_window, head.open), head.bar_types)
     except (KeyError, ValueError, msgspec.DecodeError) as error:
-        raise StateError(f"state row {name!r} cannot be read: {error}") from None
+        raise _unreadable(name, error) from None
     return book
 
 
@@ -186,7 +185,13 @@ def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[str]) -> 
                     was.window(fed, window.start_ns).merge(window)
 
 
-def _recall(book: Book, closed: Iterable[Window], past: Past, spec: BarSpec) -> None:
+def _recall(book: Book, key: str, past: Past, spec: BarSpec) -> list[Window]:
+    """Remember what is in the row of this key; gives the closed windows. Raises StateError."""
+    try:
+        past.check()
+        closed = list(map(to_closed_window, past.closed))
+    except (ValueError, msgspec.DecodeError) as error:
+        raise _unreadable(key, error) from None
     wanted = {series.name: series for series in book.series}
     if spec.late is not Late.DROP:
         for window in closed:
@@ -195,9 +200,10 @@ def _recall(book: Book, closed: Iterable[Window], past: Past, spec: BarSpec) -> 
     if spec.dedupe_ns is not None:
         for trade_id, mark_ns in zip(from_bytes(past.ids), from_bytes(past.marks_ns), strict=True):
             book.seen.put(trade_id, mark_ns)
-    for key, mark_ns in zip(past.others, past.others_ns, strict=True):
-        if spec.dedupe_ns is not None or is_replayed(key):
-            book.seen.put(key, mark_ns)
+    for other, mark_ns in zip(past.others, past.others_ns, strict=True):
+        if spec.dedupe_ns is not None or is_replayed(other):
+            book.seen.put(other, mark_ns)
+    return closed
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
@@ -206,34 +212,33 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
         if version == VERSION:
             return decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StateError(f"state row {key!r} cannot be read: {error}") from None
+        raise _unreadable(key, error) from None
     raise StateError(
         f"state row {key!r} has version {version}, this program reads {VERSION}",
         hint="it was written by another release: run that one, or read the topic with a new group",
     )
 
 
-def _useful_until_ns(closed: Iterable[Window], past: Past, spec: BarSpec) -> int:
-    """The watermark after which a part says nothing that still counts."""
-    windows_ns = max((window.end_ns for window in closed), default=0) + spec.grace_ns + spec.revisable_ns
+def _unreadable(key: str, error: Exception) -> StateError:
+    return StateError(f"state row {key!r} cannot be read: {error}")
+
+
+def _useful_until_ns(past: Past, ended_ns: int, spec: BarSpec) -> int:
+    """The watermark after which a part, whose windows have ended by then, says nothing that still counts."""
+    windows_ns = ended_ns + spec.grace_ns + spec.revisable_ns
     return max(windows_ns, past.latest_mark_ns + spec.replayable_ns)
 
 
-def _parts(closed: Sequence[Window], seen: Unsaved) -> Iterator[tuple[Sequence[Window], Past]]:
-    """Much of the past, and the windows that are in it.
+def _parts(closed: Sequence[msgspec.Raw], seen: Unsaved) -> Iterator[Past]:
+    """Much of the past.
 
     An id that ascended may have counted again later, and whoever reads takes the last word of it: so the others
     come after all that ascend.
     """
     for part in _slices(max(len(closed), len(seen.ids))):
-        yield closed[part], _past(closed[part], Unsaved(seen.ids[part], seen.marks_ns[part], [], []))
+        yield Past(list(closed[part]), to_bytes(seen.ids[part]), to_bytes(seen.marks_ns[part]), [], [])
     for part in _slices(len(seen.others)):
-        yield (), Past([], b"", b"", seen.others[part], seen.others_ns[part])
-
-
-def _past(closed: Sequence[Window], seen: Unsaved) -> Past:
-    rows = [window.row or closed_row(window, window.bar("", "", "", "", 0)) for window in closed]
-    return Past(rows, to_bytes(seen.ids), to_bytes(seen.marks_ns), seen.others, seen.others_ns)
+        yield Past([], b"", b"", seen.others[part], seen.others_ns[part])
 
 
 def _slices(count: int) -> Iterator[slice]:

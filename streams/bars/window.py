@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from msgspec import Raw
-
 from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, render, render_again
 
@@ -44,8 +42,6 @@ class Window:
     """How many trades it had when it was published last: every change adds some."""
     final: bool = False
     """Whether that was as final."""
-    row: Raw | None = None
-    """Of the state, once it is closed and published: made then, and not again at every checkpoint."""
 
     def is_published(self, trade_count: int) -> bool:
         """Whether it was published as final, when it had so many trades."""

@@ -318,7 +318,7 @@ class TestRefused:
         past[0] = [
             ["1s", T0, T0 + SECOND, "1", "x", *["1"] * 2, T0, T0, *["1"] * 4, 1, None, None, 1, 1, 0, 1, True]
         ]
-        with pytest.raises(StateError, match=r"state row 'A' cannot be read: .*'x"):
+        with pytest.raises(StateError, match=r"state row 'A\|0' cannot be read: .*'x"):
             restored(spec(), {**rows, "A|0": msgspec.msgpack.encode([version, past])})
 
     def test_another_version(self, rows) -> None:
