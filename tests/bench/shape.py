@@ -40,8 +40,8 @@ BATCHES = (7_500, 100)
 INSTRUMENTS = (10, 500, 5_000, 50_000)
 OPEN_S = (1, 10, 60)
 
-#: Ticks a second at which so many instruments make about 150 bars of 1,000 ticks.
-EQUAL_BARS = {10: 60, 500: 1_900, 5_000: 10_000, 50_000: 10_000}
+#: Ticks a second at which so many instruments make about 160 bars of 1,000 ticks.
+EQUAL_BARS = {10: 60, 500: 1_900, 5_000: 11_500, 50_000: 17_500}
 FIVE = ("1s", "1m", "5m", "1h", "1d")
 PER_SECOND = 10_000
 
