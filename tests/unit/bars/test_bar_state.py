@@ -212,6 +212,15 @@ def test_revisions_go_on_counting() -> None:
     assert (bar.volume, bar.revision) == ("3", 2)
 
 
+def test_what_was_published_before_it_closed_can_be_revised_after_a_restart() -> None:
+    an_engine = engine()
+    an_engine.apply(log(trade(0)), 0)
+    assert len(an_engine.close()) == 1
+    assert an_engine.apply(log(trade(9), start=1), 0).bars == []
+    (bar,) = restored(an_engine.spec, an_engine.changed()).apply(log(trade(0), start=2), 0).bars
+    assert (bar.volume, bar.revision) == ("2", 1)
+
+
 def test_a_row_is_of_use_for_grace_and_retention() -> None:
     an_engine, changelog = engine(spec(grace_ns=10 * SECOND, retain_ns=5 * SECOND)), Changelog()
     with short():
