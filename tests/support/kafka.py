@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from support.containers import HOST, PinnedPortContainer
 
@@ -178,6 +178,8 @@ def records(
     bootstrap: str, topic: str, partition: int = 0, isolation: str = "read_committed"
 ) -> list[Message]:
     """Every record of a partition, in order."""
+    if isolation == "read_committed":
+        wait_for_markers(bootstrap, topic, partition)
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -202,3 +204,19 @@ def records(
                     raise AssertionError(error.str())
     finally:
         consumer.close()
+
+
+def wait_for_markers(bootstrap: str, topic: str, partition: int = 0, timeout_s: float = 2) -> None:
+    """Return once no transaction is open on a partition; at the latest after `timeout_s`, for some stay open.
+
+    A commit is answered when the coordinator has noted it: the markers, and with them the records, come later.
+    """
+    admin = _admin(bootstrap)
+    ask = {TopicPartition(topic, partition): OffsetSpec.latest()}
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        told = [admin.list_offsets(ask, isolation_level=level) for level in IsolationLevel]
+        stable, last = (offset.result(10).offset for futures in told for offset in futures.values())
+        if stable == last:
+            return
+        time.sleep(0.02)

@@ -15,7 +15,7 @@ from schemas.dead_letter import HEADER, DeadLetter, Reason, encode_dead_letter
 from schemas.replay import REPLAY_HEADER
 from support.cli import tidegate
 from support.inprocess import Cli, in_process
-from support.kafka import TestTopics
+from support.kafka import TestTopics, wait_for_markers
 
 TS = 1_723_161_600.0
 
@@ -183,6 +183,7 @@ class TestList:
             producer.produce(dlq, b"x", partition=1)
             producer.flush(10)
             end(10)
+        wait_for_markers(topics.bootstrap, dlq, 1)
 
         assert [row["where"] for row in rows(cli("dlq", "list", "--json").out)] == [
             f"{dlq}[1]@0",
