@@ -8,7 +8,7 @@ from functools import lru_cache
 from schemas.dead_letter import Reason
 from schemas.errors import BadTick
 from schemas.fixed import OutOfRange, parse, shorten
-from schemas.trade import Trade
+from schemas.trade import Names, Trade
 
 MIN_NS = 10**17
 """1973: anything smaller is a time in another unit than ns."""
@@ -39,6 +39,18 @@ def check_venue(venue: str) -> str:
         rule = f'at most {MAX_VENUE} printable characters, no ":" or "|"'
         raise BadTick(Reason.bad_symbol, f"venue: {shorten(venue)} cannot be used: {rule}")
     return venue
+
+
+def check_names(names: list[Names]) -> list[Names]:
+    """`check_venue` and `check_symbol` of many at once, of which there is one at least: nearly all are good."""
+    venues, symbols = zip(*names, strict=True)
+    for venue in set(venues):
+        check_venue(venue)
+    lengths, text = set(map(len, symbols)), "".join(symbols)
+    if not 1 <= min(lengths) <= max(lengths) <= MAX_SYMBOL or "|" in text or not text.isprintable():
+        for symbol in symbols:
+            check_symbol(symbol)
+    return names
 
 
 def check_ns(ts_ns: int, hint: str = "is ts_ns in ns?", field: str = "ts_ns") -> int:

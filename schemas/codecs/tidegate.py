@@ -19,9 +19,8 @@ from schemas.checks import (
     MAX_NS,
     MIN_INT_ID,
     MIN_NS,
+    check_names,
     check_ns,
-    check_symbol,
-    check_venue,
     make_trade,
 )
 from schemas.codecs.base import Codec, text_of
@@ -29,14 +28,13 @@ from schemas.dead_letter import Reason
 from schemas.errors import BadRecord, BadTick
 from schemas.fixed import parse
 from schemas.tick import SIDES, Tick
-from schemas.trade import Names, Trade, Trades
+from schemas.trade import Trade, Trades
 
 if TYPE_CHECKING:
     from schemas.codecs.layout import Columns, Layout
 
 N = TypeVar("N", str, msgspec.Raw)
 
-_REMEMBERED = 1 << 17
 _MOST_MISSES = 127
 
 
@@ -77,21 +75,6 @@ _numbers = msgspec.json.Decoder(_Row[msgspec.Raw]).decode
 _usual = msgspec.json.Decoder(_Usual).decode
 
 
-class _Checked(dict[tuple[str | None, str], Names]):
-    """Venues and symbols as they are written, and the names that they are: checked once, as they repeat."""
-
-    def __init__(self, venue: str) -> None:
-        super().__init__()
-        self._venue = venue
-
-    def __missing__(self, written: tuple[str | None, str]) -> Names:
-        names = check_venue(self._venue or written[0] or ""), check_symbol(written[1])
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[written] = names
-        return names
-
-
 class TidegateCodec(Codec):
     """Prices as strings take the fast path; JSON numbers are read as the digits they are written in."""
 
@@ -102,7 +85,6 @@ class TidegateCodec(Codec):
         self._layout: Layout | None = None
         self._misses = self._passes = 0
         """Where no batch is of one layout it costs time to try: more and more of them are passed over."""
-        self._names = _Checked(self.venue)
 
     def read_columns(self, values: Sequence[bytes | None]) -> Columns | None:
         """See `Codec`. The layout is that of the last batch, or else of this one's first record."""
@@ -154,9 +136,8 @@ class TidegateCodec(Codec):
             raise BadTick(Reason.not_a_number, str(error)) from None
         if min(sizes) < 0:
             raise BadTick(Reason.negative_size, "a size is negative")
-        known = self._names
         return Trades(
-            [known[row.venue, row.symbol] for row in rows],
+            check_names([(self.venue or row.venue or "", row.symbol) for row in rows]),
             [row.ts_ns for row in rows],
             prices,
             sizes,
@@ -168,8 +149,7 @@ class TidegateCodec(Codec):
 
     def _usable(self, columns: Columns) -> Columns:
         """Raises BadTick unless every trade is a good one."""
-        # It checks those that it has not seen yet; and the same objects are found faster by whoever looks them up.
-        columns.instruments[:] = map(self._names.__getitem__, columns.instruments)
+        check_names(columns.instruments)
         for times in (columns.ts_ns, columns.recv_ns):
             if times is not None:
                 check_ns(int(times.min()))
