@@ -61,16 +61,16 @@ class Book:
     __slots__ = (
         "active_ns",
         "alarmed",
-        "batch",
         "closed",
         "ends",
         "floor_ns",
         "horizon_ns",
+        "index",
         "name",
         "next_end_ns",
         "next_part",
+        "offset",
         "parts",
-        "restored_offset",
         "rows",
         "seen",
         "series",
@@ -95,10 +95,9 @@ class Book:
         """What was forgotten before a restart: no tick before it can count, whatever the settings are now."""
         self.next_end_ns = NEVER
         """The earliest end of an open window."""
-        self.restored_offset = -1
-        """What it was restored from contains all ticks at or before it."""
-        self.batch = 0
-        """The number of the last batch that had ticks of it."""
+        self.offset = -1
+        """With `index`, the position of the last tick that was looked at."""
+        self.index = 0
         self.closed: Memory[int, Window] = Memory()
         """The windows that can still be revised, by `Series.key`."""
         self.seen = Seen()
@@ -184,13 +183,16 @@ class Book:
         for series in self.series:
             start_ns = ts_ns - ts_ns % series.interval_ns
             end_ns = start_ns + series.interval_ns
+            key = start_ns + series.number
+            window = self.windows.get(key)
             if end_ns > self.horizon_ns:
-                window = self.window(series, ts_ns)
+                window = window or self.window(series, ts_ns)
             else:
-                key = start_ns + series.number
-                if known := self.closed.entries.get(key):
-                    known.revision += 1
-                window = known or empty(series.name, start_ns, end_ns)
+                window = window or self.closed.entries.get(key)
+                if window is None:
+                    window = empty(series.name, start_ns, end_ns)
+                else:
+                    window.revision += 1
                 closed.append((key, window))
             feeder = series.feeder
             if feeder is None or feeder.key(ts_ns) not in self.windows:

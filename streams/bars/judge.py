@@ -36,7 +36,6 @@ from streams.bars.refusals import future, late_tick, refusal
 from streams.bars.replays import has_counted
 from streams.bars.ticks import Place, Tick, Ticks
 from streams.bars.types import BarSpec, Counts, Late, Record
-from streams.bars.upkeep import Upkeep
 from streams.bars.window import Window
 
 if TYPE_CHECKING:
@@ -46,14 +45,14 @@ if TYPE_CHECKING:
 class Batch:
     """A batch of records on its way through the engine."""
 
-    def __init__(self, number: int, intake: Intake, now_ns: int, max_future_ns: int) -> None:
-        self.number = number
-        """From 1 on."""
+    def __init__(self, intake: Intake, now_ns: int, max_future_ns: int) -> None:
         self.intake = intake
         self.now_ns = now_ns
         self.latest_ns = -1 if intake.earliest_ns is None else intake.earliest_ns + max_future_ns
         """Up to here no record's own timestamp says that a tick is dated ahead."""
         self.counts = Counts(ignored=intake.ignored, skipped=intake.skipped)
+        self.touched: dict[Book, None] = {}
+        """The instruments that got ticks."""
         self.due: dict[Window, Book] = {}
         """What has closed, or was revised after it had."""
         self.refused: list[tuple[Place, Record, DeadLetter]] = []
@@ -63,39 +62,30 @@ class Judge:
     """Asks the questions, and lets what counts count in the books."""
 
     def __init__(
-        self,
-        spec: BarSpec,
-        books: Books,
-        series: Sequence[Series],
-        upkeep: Upkeep,
-        topic: str,
-        partition: int,
+        self, spec: BarSpec, books: Books, series: Sequence[Series], topic: str, partition: int
     ) -> None:
         self.spec = spec
         self._roots = [one for one in series if one.feeder is None]
         self._books = books
-        self._upkeep = upkeep
         self._topic = topic
         self._partition = partition
 
     def take_sheet(self, batch: Batch, sheet: Sheet) -> None:
         """Take a batch that is folded: the windows of an instrument where all of its ticks count, and in time."""
-        offsets, counts, upkeep = batch.intake.records.offsets, batch.counts, self._upkeep
+        offsets, counts = batch.intake.records.offsets, batch.counts
         doubtful: list[int] = []
         for ticks in sheet:
             book = self._books[ticks.names]
-            if offsets[ticks.first] <= book.restored_offset:
+            new = offsets[ticks.first] > book.offset
+            if new and self._all_count(batch, book, ticks):
+                book.offset = offsets[ticks.last]
+                book.index = 0
+                counts.ticks += len(ticks)
+                counts.accepted += len(ticks)
+                ticks.fold(book, self._roots)
+                batch.touched[book] = None
+            else:
                 doubtful += ticks.numbers
-                continue
-            upkeep.begin(book, batch.number, batch.now_ns)
-            if not self._all_count(batch, book, ticks):
-                doubtful += ticks.numbers
-                continue
-            counts.ticks += len(ticks)
-            counts.accepted += len(ticks)
-            ticks.fold(book, self._roots)
-            if book.horizon_ns >= book.next_end_ns:
-                upkeep.close(book, batch.due)
         if doubtful:
             self.take(batch, sheet.ticks(doubtful))
 
@@ -125,22 +115,23 @@ class Judge:
         What is here in full is for the many; a tick that may be late or dated ahead, or is replayed, is asked
         once more, in `_is_in_time`.
         """
-        counts, due, replays = batch.counts, batch.due, batch.intake.replays
+        counts, touched, replays = batch.counts, batch.touched, batch.intake.replays
         records, offsets = batch.intake.records, batch.intake.records.offsets
         latest_ns, max_future_ns = batch.latest_ns, self.spec.max_future_ns
         grace_ns, dedupe_ns = self.spec.grace_ns, self.spec.dedupe_ns
-        books, roots, upkeep, this = self._books, self._roots, self._upkeep, batch.number
+        books, roots = self._books, self._roots
         asked = accepted = skipped = duplicates = 0
         for tick in ticks:
-            number, _, names, ts_ns, price, size, trade_id, side, count, received_ns = tick
+            number, index, names, ts_ns, price, size, trade_id, side, count, received_ns = tick
             book = books[names]
             offset = offsets[number]
-            if offset <= book.restored_offset:
+            if offset <= book.offset and (offset, index) <= (book.offset, book.index):
                 skipped += 1
                 continue
             asked += 1
-            if book.batch != this:
-                upkeep.begin(book, this, batch.now_ns)
+            book.offset = offset
+            book.index = index
+            touched[book] = None
             watermark_ns = book.watermark_ns
             if (
                 ts_ns < book.horizon_ns
@@ -167,11 +158,8 @@ class Judge:
             accepted += 1
             if ts_ns > watermark_ns:
                 book.watermark_ns = ts_ns
-                horizon_ns = ts_ns - grace_ns
-                if horizon_ns > book.horizon_ns:
-                    book.horizon_ns = horizon_ns
-                    if horizon_ns >= book.next_end_ns:
-                        upkeep.close(book, due)
+                if ts_ns - grace_ns > book.horizon_ns:
+                    book.horizon_ns = ts_ns - grace_ns
             for series in roots:
                 window = book.windows.get(ts_ns - ts_ns % series.interval_ns + series.number)
                 if window is None:

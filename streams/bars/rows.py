@@ -13,8 +13,8 @@ from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, parse_rendered
 from streams.bars.window import Window
 
-VERSION = 4
-_PAIR = 16
+VERSION = 3
+_WIDTH = 8
 
 
 class WindowRow(msgspec.Struct, array_like=True, gc=False):
@@ -44,32 +44,29 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class Past(msgspec.Struct, array_like=True, gc=False):
-    """Closed windows, and trade ids with the watermarks when they counted."""
+    """Closed windows, and trade ids with, one by one, the watermark when they counted."""
 
     closed: list[msgspec.Raw]
     """Of `WindowRow`. Of several of one window the last one holds."""
-    pairs: bytes
-    """Ids that are numbers and ascend, as of most, each with its watermark: 8 bytes a number, little-endian."""
+    ids: bytes
+    """Those that are numbers and ascend, and so do their watermarks: most. 8 bytes each, little-endian."""
+    marks_ns: bytes
     others: list[int | str]
     others_ns: list[int]
-    """One by one the watermarks of `others`."""
 
     def check(self) -> None:
         """Raises ValueError where it is not what was written."""
-        if len(self.others) != len(self.others_ns):
-            raise ValueError(
-                f"{len(self.others)} of trade ids, and {len(self.others_ns)} of watermarks of them"
-            )
-        if len(self.pairs) % _PAIR:
-            raise ValueError(
-                f"{len(self.pairs)} bytes of trade ids and watermarks are no pairs of 64-bit numbers"
-            )
+        for ids, marks_ns in ((self.ids, self.marks_ns), (self.others, self.others_ns)):
+            if len(ids) != len(marks_ns):
+                raise ValueError(f"{len(ids)} of trade ids, and {len(marks_ns)} of watermarks of them")
+        if len(self.ids) % _WIDTH:
+            raise ValueError(f"{len(self.ids)} bytes of trade ids are no 64-bit numbers")
 
     @property
     def latest_mark_ns(self) -> int:
         """The highest watermark of a trade id."""
-        ascending = from_bytes(self.pairs[-_PAIR:])
-        return max(ascending[1] if ascending else 0, *self.others_ns, 0)
+        ascending = from_bytes(self.marks_ns[-_WIDTH:])
+        return max(ascending[0] if ascending else 0, *self.others_ns, 0)
 
 
 class Head(msgspec.Struct, array_like=True, gc=False):
@@ -82,7 +79,7 @@ class Head(msgspec.Struct, array_like=True, gc=False):
     horizon_ns: int
     floor_ns: int
     offset: int
-    """All ticks at or before it are contained."""
+    index: int
     open: list[msgspec.Raw]
     """Of `WindowRow`."""
     recent: Past

@@ -15,10 +15,10 @@ _ROOM: Final = 32
 
 
 class Unsaved(NamedTuple):
-    """Trade ids, and the watermarks when they counted."""
+    """Trade ids and, one by one, the watermarks when they counted: 64-bit numbers that ascend, and all others."""
 
-    pairs: array[int]
-    """Of ids that are 64-bit numbers and ascend, as of most: an id, its watermark, the next id and so on."""
+    ids: array[int]
+    marks_ns: array[int]
     others: list[str | int]
     others_ns: list[int]
 
@@ -169,7 +169,10 @@ class Seen:
     def unsaved(self) -> Unsaved:
         """At least all inserted since the last `save`."""
         new = self._pairs[2 * self._saved :]
-        return Unsaved(new, [], []) if self._others is None else Unsaved(new, *self._others.unsaved())
+        others: tuple[list[str | int], list[int]] = (
+            ([], []) if self._others is None else self._others.unsaved()
+        )
+        return Unsaved(new[::2], new[1::2], *others)
 
     def save(self) -> None:
         """Note that everything so far is in state rows that are written once."""

@@ -53,11 +53,8 @@ _past_row = msgspec.msgpack.Decoder(Past)
 _position = msgspec.msgpack.Decoder(Position)
 
 
-def dump(books: Iterable[Book], spec: BarSpec, position: int) -> dict[str, bytes | None]:
-    """The rows to write for instruments, in this order; None deletes one.
-
-    They contain all ticks at or before the offset `position`.
-    """
+def dump(books: Iterable[Book], spec: BarSpec) -> dict[str, bytes | None]:
+    """The rows to write for instruments, in this order; None deletes one."""
     rows: dict[str, bytes | None] = {}
     bar_types = [bar_type.name for bar_type, _ in feeders(spec.bar_types)]
     for book in books:
@@ -72,7 +69,8 @@ def dump(books: Iterable[Book], spec: BarSpec, position: int) -> dict[str, bytes
             book.watermark_ns,
             book.horizon_ns,
             book.earliest_ns(spec),
-            position,
+            book.offset,
+            book.index,
             list(map(open_row, book.windows.values())),
             recent,
             list(book.parts),
@@ -87,8 +85,8 @@ def dump(books: Iterable[Book], spec: BarSpec, position: int) -> dict[str, bytes
 def _dump_past(book: Book, spec: BarSpec, rows: dict[str, bytes | None]) -> Past:
     """What belongs in the head, for it is little; much becomes parts, which are entered in `rows`."""
     closed, seen = book.rows, book.seen.unsaved()
-    if len(seen.pairs) // 2 + len(seen.others) < _FEW_IDS and len(closed) < _FEW_WINDOWS:
-        return Past(closed, to_bytes(seen.pairs), seen.others, seen.others_ns)
+    if len(seen.ids) + len(seen.others) < _FEW_IDS and len(closed) < _FEW_WINDOWS:
+        return Past(closed, to_bytes(seen.ids), to_bytes(seen.marks_ns), seen.others, seen.others_ns)
     for past in _parts(closed, seen):
         rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
         # What has closed ended at or before the horizon.
@@ -96,7 +94,7 @@ def _dump_past(book: Book, spec: BarSpec, rows: dict[str, bytes | None]) -> Past
         book.next_part += 1
     book.rows = []
     book.seen.save()
-    return Past([], b"", [], [])
+    return Past([], b"", b"", [], [])
 
 
 def load(rows: Mapping[str, bytes], spec: BarSpec, series: Sequence[Series]) -> tuple[list[Book], list[str]]:
@@ -150,7 +148,8 @@ def _load_book(
     book.watermark_ns = head.watermark_ns
     book.horizon_ns = head.horizon_ns
     book.floor_ns = head.floor_ns
-    book.restored_offset = head.offset
+    book.offset = head.offset
+    book.index = head.index
     book.next_part = head.next_part
     try:
         for part in head.parts:
@@ -199,8 +198,7 @@ def _recall(book: Book, key: str, past: Past, spec: BarSpec) -> list[Window]:
             if (series := wanted.get(window.bar_type)) is not None:
                 book.closed.put(series.key(window.start_ns), window)
     if spec.dedupe_ns is not None:
-        pairs = from_bytes(past.pairs)
-        for trade_id, mark_ns in zip(pairs[::2], pairs[1::2], strict=True):
+        for trade_id, mark_ns in zip(from_bytes(past.ids), from_bytes(past.marks_ns), strict=True):
             book.seen.put(trade_id, mark_ns)
     for other, mark_ns in zip(past.others, past.others_ns, strict=True):
         if spec.dedupe_ns is not None or is_replayed(other):
@@ -237,11 +235,10 @@ def _parts(closed: Sequence[msgspec.Raw], seen: Unsaved) -> Iterator[Past]:
     An id that ascended may have counted again later, and whoever reads takes the last word of it: so the others
     come after all that ascend.
     """
-    for part in _slices(max(len(closed), len(seen.pairs) // 2)):
-        pairs = seen.pairs[2 * part.start : 2 * part.stop]
-        yield Past(list(closed[part]), to_bytes(pairs), [], [])
+    for part in _slices(max(len(closed), len(seen.ids))):
+        yield Past(list(closed[part]), to_bytes(seen.ids[part]), to_bytes(seen.marks_ns[part]), [], [])
     for part in _slices(len(seen.others)):
-        yield Past([], b"", seen.others[part], seen.others_ns[part])
+        yield Past([], b"", b"", seen.others[part], seen.others_ns[part])
 
 
 def _slices(count: int) -> Iterator[slice]:

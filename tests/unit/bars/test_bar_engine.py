@@ -343,7 +343,7 @@ class TestIdle:
         an_engine = engine()
         an_engine.apply(log(*(trade(0, symbol=f"S{i}") for i in range(1000))), T0)
         assert len(an_engine.idle(T0 + 5 * SECOND)) == 1000
-        assert an_engine._upkeep.idle._alarms == []
+        assert an_engine._idle._alarms == []
         an_engine.apply(log(trade(0, symbol="S5"), start=1000), T0 + 6 * SECOND)
         assert [bar.instrument for bar in an_engine.idle(T0 + 11 * SECOND)] == ["S5"]
 

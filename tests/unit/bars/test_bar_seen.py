@@ -85,7 +85,7 @@ def extend(seen: Seen, numbers: list[int], mark_ns: int) -> bool:
 
 def pairs(unsaved: Unsaved) -> list[tuple[str | int, int]]:
     return [
-        *zip(unsaved.pairs[::2], unsaved.pairs[1::2], strict=True),
+        *zip(unsaved.ids, unsaved.marks_ns, strict=True),
         *zip(unsaved.others, unsaved.others_ns, strict=True),
     ]
 
