@@ -3,6 +3,7 @@
 `make_trade` is how codecs end; the public model of a tick uses the same checks field by field.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from schemas.dead_letter import Reason
@@ -41,7 +42,7 @@ def check_venue(venue: str) -> str:
     return venue
 
 
-def check_names(names: list[Names]) -> list[Names]:
+def check_names(names: Sequence[Names]) -> None:
     """`check_venue` and `check_symbol` of many at once, of which there is one at least: nearly all are good."""
     venues, symbols = zip(*names, strict=True)
     for venue in set(venues):
@@ -50,7 +51,6 @@ def check_names(names: list[Names]) -> list[Names]:
     if not 1 <= min(lengths) <= max(lengths) <= MAX_SYMBOL or "|" in text or not text.isprintable():
         for symbol in symbols:
             check_symbol(symbol)
-    return names
 
 
 def check_ns(ts_ns: int, hint: str = "is ts_ns in ns?", field: str = "ts_ns") -> int:

@@ -136,8 +136,10 @@ class TidegateCodec(Codec):
             raise BadTick(Reason.not_a_number, str(error)) from None
         if min(sizes) < 0:
             raise BadTick(Reason.negative_size, "a size is negative")
+        names = [(self.venue or row.venue or "", row.symbol) for row in rows]
+        check_names(names)
         return Trades(
-            check_names([(self.venue or row.venue or "", row.symbol) for row in rows]),
+            names,
             [row.ts_ns for row in rows],
             prices,
             sizes,

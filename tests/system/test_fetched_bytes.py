@@ -86,8 +86,8 @@ class Feed:
 
     def _produce(self, value: bytes | None, at: Callable[[int], None] = lambda offset: None) -> None:
         def landed(error: KafkaError | None, message: Message) -> None:
-            if error is not None:  # taken back before it was sent
-                assert error.code() == KafkaError._PURGE_QUEUE
+            if error is not None:  # of a transaction that was taken back before it was sent, or answered
+                assert error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
                 return
             offset = message.offset()
             assert offset is not None
