@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from support.containers import HOST, free_port
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from support.containers import HOST, free_port, why_no_docker
 from support.kafka import Kafka
 
 
@@ -39,11 +42,21 @@ class HostKafka(Kafka):
 
 @contextmanager
 def bench_broker() -> Iterator[Broker]:
-    """The broker that TIDEGATE_TEST_KAFKA names, or one in a container of its own."""
+    """The broker that TIDEGATE_TEST_KAFKA names, or one in a container of its own; ends the command without."""
     given = os.environ.get("TIDEGATE_TEST_KAFKA")
     if given:
+        try:
+            AdminClient({"bootstrap.servers": given, "log_level": 0}).list_topics(timeout=10)
+        except KafkaException as error:
+            sys.exit(
+                f"the broker that TIDEGATE_TEST_KAFKA names, {given}, does not answer: {error.args[0].str()}"
+            )
         yield Broker(given, "of unknown version, named by TIDEGATE_TEST_KAFKA")
         return
+    if why := why_no_docker():
+        sys.exit(
+            f"no broker to measure with: {why}\nhint: name one in TIDEGATE_TEST_KAFKA, e.g. 127.0.0.1:9092"
+        )
     on_host = sys.platform == "linux"
     with HostKafka() if on_host else Kafka(**HEAP) as broker:
         broker.wait_ready()
