@@ -49,7 +49,8 @@ def bench_broker() -> Iterator[Broker]:
             AdminClient({"bootstrap.servers": given, "log_level": 0}).list_topics(timeout=10)
         except KafkaException as error:
             sys.exit(
-                f"the broker that TIDEGATE_TEST_KAFKA names, {given}, does not answer: {error.args[0].str()}"
+                f"the broker that TIDEGATE_TEST_KAFKA names, {given}, does not answer: {error.args[0].str()}\n"
+                "hint: start it, or unset the variable for one in a container"
             )
         yield Broker(given, "of unknown version, named by TIDEGATE_TEST_KAFKA")
         return
