@@ -61,19 +61,21 @@ class Book:
     __slots__ = (
         "active_ns",
         "alarmed",
+        "batch",
         "closed",
         "ends",
         "floor_ns",
+        "held",
         "horizon_ns",
-        "index",
         "name",
         "next_end_ns",
         "next_part",
-        "offset",
         "parts",
+        "restored_offset",
         "rows",
         "seen",
         "series",
+        "slot",
         "symbol",
         "venue",
         "watermark_ns",
@@ -95,9 +97,10 @@ class Book:
         """What was forgotten before a restart: no tick before it can count, whatever the settings are now."""
         self.next_end_ns = NEVER
         """The earliest end of an open window."""
-        self.offset = -1
-        """With `index`, the position of the last tick that was looked at."""
-        self.index = 0
+        self.restored_offset = -1
+        """What it was restored from contains all ticks at or before it."""
+        self.batch = 0
+        """The number of the last batch that had ticks of it."""
         self.closed: Memory[int, Window] = Memory()
         """The windows that can still be revised, by `Series.key`."""
         self.seen = Seen()
@@ -109,6 +112,10 @@ class Book:
         self.active_ns: int | None = None
         """When the last tick came, by the injected clock; None after a restart."""
         self.alarmed = False
+        self.held = False
+        """Whether a `Board` has the clock, the newest trade ids, and the open windows that ticks go into."""
+        self.slot = -1
+        """Where it has them."""
 
     def window(self, series: Series, ts_ns: int) -> Window:
         """The open window that an instant falls into, made if need be, and so are those that it feeds."""
@@ -183,16 +190,13 @@ class Book:
         for series in self.series:
             start_ns = ts_ns - ts_ns % series.interval_ns
             end_ns = start_ns + series.interval_ns
-            key = start_ns + series.number
-            window = self.windows.get(key)
             if end_ns > self.horizon_ns:
-                window = window or self.window(series, ts_ns)
+                window = self.window(series, ts_ns)
             else:
-                window = window or self.closed.entries.get(key)
-                if window is None:
-                    window = empty(series.name, start_ns, end_ns)
-                else:
-                    window.revision += 1
+                key = start_ns + series.number
+                if known := self.closed.entries.get(key):
+                    known.revision += 1
+                window = known or empty(series.name, start_ns, end_ns)
                 closed.append((key, window))
             feeder = series.feeder
             if feeder is None or feeder.key(ts_ns) not in self.windows:
@@ -215,8 +219,9 @@ class Book:
         return max(self.floor_ns, self.horizon_ns - spec.revisable_ns)
 
     def forget_ids(self, spec: BarSpec) -> None:
-        """Drop the trade ids that are of no use any more."""
-        self.seen.forget(self.watermark_ns - (spec.dedupe_ns or 0), replays_from_ns(self, spec))
+        """Drop the trade ids that are of no use any more, where there are many."""
+        if self.seen.is_full:
+            self.seen.forget(self.watermark_ns - (spec.dedupe_ns or 0), replays_from_ns(self, spec))
 
     def forget_windows(self, spec: BarSpec) -> None:
         """Drop the closed windows that cannot be revised any more."""

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, KeysView, Mapping, Sequence
 from operator import itemgetter
+from typing import Final
+
+from msgspec import Raw
 
 from schemas.bar import Bar
 from schemas.codecs.base import Codec
 from streams.bars.book import Book, Books, series_of
-from streams.bars.idle import IdleClock
 from streams.bars.intake import Intake
 from streams.bars.judge import Batch, Judge
 from streams.bars.records import records_of
 from streams.bars.rows import closed_row
 from streams.bars.state import POSITION, dump, dump_position, load, load_position
 from streams.bars.ticks import Place
-from streams.bars.types import BarSpec, Late, Output, Record
+from streams.bars.types import BarSpec, Output, Record
+from streams.bars.upkeep import Upkeep
 from streams.bars.window import Window
+
+#: So many windows of an instrument may be open at a time where batches are folded.
+_MANY_OPEN: Final = 128
 
 
 class BarEngine:
@@ -49,13 +55,15 @@ class BarEngine:
         """Which log the offsets are of: a topic that is deleted and made anew has the same name and another id."""
         self._saved_position = -1
         self._codec = codec
-        self._keep_rows = keep_state and spec.late is not Late.DROP
         self._series = series_of(spec.bar_types)
         self._intervals_ns = [series.interval_ns for series in self._series if series.feeder is None]
+        if spec.grace_ns // min(self._intervals_ns) > _MANY_OPEN:
+            self._intervals_ns.clear()
         self._books: dict[str, Book] = {}
-        self._judge = Judge(spec, Books(self._books, self._series), self._series, topic, partition)
-        self._idle = IdleClock(spec.idle_ns, spec.grace_ns)
-        self._changed: dict[Book, None] = {}
+        self._upkeep = Upkeep(spec, keep_state=keep_state)
+        books = Books(self._books, self._series)
+        self._judge = Judge(spec, books, self._series, self._upkeep, topic, partition)
+        self._batches = 0
         self._garbage: list[str] = []
 
     @property
@@ -78,11 +86,11 @@ class BarEngine:
         if offsets and offsets[0] <= self.position:
             intake = self.read(intake.records.after(self.position))
             offsets = intake.records.offsets
-        batch = Batch(intake, now_ns, self.spec.max_future_ns)
+        self._batches += 1
+        batch = Batch(self._batches, intake, now_ns, self.spec.max_future_ns)
         if intake.sheet is not None:
             self._judge.take_sheet(batch, intake.sheet)
         self._judge.take(batch, intake.ticks)
-        self._settle(batch)
         for number, bad, replay in intake.malformed:
             batch.counts.ticks += 1
             self._judge.refuse(batch, Place(number, 0), bad, replay)
@@ -100,7 +108,7 @@ class BarEngine:
 
         This closes nothing and makes nothing late. Call it only when all there is has been applied.
         """
-        return self._publish(self._idle.due(now_ns), final=False)
+        return self._publish(self._upkeep.idle.due(now_ns, self._upkeep.board), final=False)
 
     def close(self) -> list[Bar]:
         """At the end of a finite input: every open window that has not been published so, as final.
@@ -108,6 +116,8 @@ class BarEngine:
         If there is more after all, it counts: what it changes is published again when it closes.
         """
         due = []
+        if self._upkeep.board is not None:
+            self._upkeep.board.release_all()
         for book in self._books.values():
             for series, window in book.open_windows():
                 whole = book.whole(series, window)
@@ -122,8 +132,15 @@ class BarEngine:
         """
         rows: dict[str, bytes | None] = dict.fromkeys(self._garbage)
         self._garbage.clear()
-        rows.update(dump(self._changed, self.spec))
-        self._changed.clear()
+        changed, board = list(self._upkeep.changed), self._upkeep.board
+        held: Mapping[Book, list[Raw]] = {}
+        if board is not None:
+            at_board = [book for book in changed if book.held]
+            board.recall(at_board)
+            board.clean()
+            held = board.open_rows(at_board)
+        rows.update(dump(changed, held, self.spec, self.position))
+        self._upkeep.changed.clear()
         if self.position != self._saved_position:
             self._saved_position = self.position
             rows[POSITION] = dump_position(self.position, self.log_id)
@@ -141,39 +158,18 @@ class BarEngine:
         books, self._garbage = load(rows, self.spec, self._series)
         for book in books:
             self._books[book.name] = book
-            self._idle.set(book, 0)
-
-    def _settle(self, batch: Batch) -> None:
-        """See to the instruments that got ticks: what has ended closes, and what is of no use is forgotten."""
-        now_ns, due, retaining = batch.now_ns, batch.due, self.spec.late is not Late.DROP
-        self._changed.update(batch.touched)
-        for book in batch.touched:
-            book.active_ns = now_ns
-            if not book.alarmed:
-                self._idle.set(book, now_ns)
-            if book.horizon_ns >= book.next_end_ns:
-                for key, window in book.close():
-                    if not window.is_published(window.trade_count):
-                        due[window] = book
-                    elif self._keep_rows:
-                        book.rows.append(closed_row(window, window.bar("", "", "", "", 0)))
-                    if retaining:
-                        book.closed.put(key, window)
-                # Only now: what is forgotten is too late for the last tick, not for all of them.
-                if len(book.closed.entries) > book.closed.room:
-                    book.forget_windows(self.spec)
-            if book.seen.is_full:
-                book.forget_ids(self.spec)
+            self._upkeep.idle.set(book, 0)
 
     def _publish(self, due: Iterable[tuple[Book, Window, Window]], *, final: bool) -> list[Bar]:
         """Make bars of windows, each with what it holds as a whole."""
         bars = []
+        keep_rows, changed = self._upkeep.keep_rows, self._upkeep.changed
         for book, window, whole in sorted(due, key=lambda item: item[1].end_ns):
             window.published = whole.trade_count
             window.final = whole.final = final
             bar = whole.bar(book.name, book.symbol, book.venue, self.topic, self.partition)
             bars.append(bar)
-            if self._keep_rows and window.end_ns <= book.horizon_ns:
+            if keep_rows and window.end_ns <= book.horizon_ns:
                 book.rows.append(closed_row(window, bar))
-            self._changed[book] = None
+            changed[book] = None
         return bars

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from typing import TYPE_CHECKING
 
 from streams.bars.book import Book
 from streams.bars.window import Window
+
+if TYPE_CHECKING:
+    from streams.bars.board import Board
 
 
 class IdleClock:
@@ -27,7 +31,7 @@ class IdleClock:
             book.alarmed = True
             heappush(self._alarms, (now_ns + self._idle_ns, book.name, book))
 
-    def due(self, now_ns: int) -> Iterator[tuple[Book, Window, Window]]:
+    def due(self, now_ns: int, board: Board | None = None) -> Iterator[tuple[Book, Window, Window]]:
         """The unpublished windows whose end and grace have passed, of instruments that have been quiet.
 
         Each with what it holds as a whole.
@@ -35,11 +39,15 @@ class IdleClock:
         alarms = self._alarms
         while alarms and alarms[0][0] <= now_ns:
             _, _, book = heappop(alarms)
+            if book.held and board is not None:
+                book.active_ns = board.active_ns(book)
             if book.active_ns is None:
                 book.active_ns = now_ns
             rings_ns: int | None = book.active_ns + self._idle_ns
             if book.active_ns + self._idle_ns <= now_ns:
                 rings_ns = None
+                if book.held and board is not None:
+                    board.release(book)
                 for series, window in book.open_windows():
                     whole = book.whole(series, window)
                     if whole.trade_count != window.published:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 #: Records from which on columns are read: of fewer it costs as much to begin.
 MANY: Final = 32
 
-#: Ticks of an instrument in a window, on average of its windows, from which on it pays to fold them at once.
-DENSE: Final = 3
-
 _sheets: ModuleType | None = None
 """What reads and folds columns, once it is there."""
 
@@ -36,6 +34,7 @@ def load() -> None:
     for this numpy, that is an ImportError.
     """
     global _sheets
+    import_module("streams.bars.board")  # which a sheet is given to
     _sheets = import_module("streams.bars.sheet")
 
 
@@ -73,10 +72,10 @@ class Intake:
         columns = self._codec.read_columns(self.records.values)
         if columns is None:
             return False
-        try:
-            self.sheet = sheet = sheets.Sheet(columns, self.records.offsets, intervals_ns, DENSE)
-            self.ticks = sheet.others()
-        except OverflowError:
+        if intervals_ns:
+            with suppress(OverflowError):
+                self.sheet = sheets.Sheet(columns, self.records.offsets, intervals_ns)
+        if self.sheet is None:
             self.ticks = sheets.ticks_of(columns)
         return True
 

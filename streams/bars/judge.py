@@ -36,23 +36,24 @@ from streams.bars.refusals import future, late_tick, refusal
 from streams.bars.replays import has_counted
 from streams.bars.ticks import Place, Tick, Ticks
 from streams.bars.types import BarSpec, Counts, Late, Record
+from streams.bars.upkeep import Upkeep
 from streams.bars.window import Window
 
 if TYPE_CHECKING:
-    from streams.bars.sheet import Sheet, SheetTicks
+    from streams.bars.sheet import Sheet
 
 
 class Batch:
     """A batch of records on its way through the engine."""
 
-    def __init__(self, intake: Intake, now_ns: int, max_future_ns: int) -> None:
+    def __init__(self, number: int, intake: Intake, now_ns: int, max_future_ns: int) -> None:
+        self.number = number
+        """From 1 on."""
         self.intake = intake
         self.now_ns = now_ns
         self.latest_ns = -1 if intake.earliest_ns is None else intake.earliest_ns + max_future_ns
         """Up to here no record's own timestamp says that a tick is dated ahead."""
         self.counts = Counts(ignored=intake.ignored, skipped=intake.skipped)
-        self.touched: dict[Book, None] = {}
-        """The instruments that got ticks."""
         self.due: dict[Window, Book] = {}
         """What has closed, or was revised after it had."""
         self.refused: list[tuple[Place, Record, DeadLetter]] = []
@@ -62,52 +63,32 @@ class Judge:
     """Asks the questions, and lets what counts count in the books."""
 
     def __init__(
-        self, spec: BarSpec, books: Books, series: Sequence[Series], topic: str, partition: int
+        self,
+        spec: BarSpec,
+        books: Books,
+        series: Sequence[Series],
+        upkeep: Upkeep,
+        topic: str,
+        partition: int,
     ) -> None:
         self.spec = spec
+        self._series = series
         self._roots = [one for one in series if one.feeder is None]
         self._books = books
+        self._upkeep = upkeep
         self._topic = topic
         self._partition = partition
 
     def take_sheet(self, batch: Batch, sheet: Sheet) -> None:
         """Take a batch that is folded: the windows of an instrument where all of its ticks count, and in time."""
-        offsets, counts = batch.intake.records.offsets, batch.counts
-        doubtful: list[int] = []
-        for ticks in sheet:
-            book = self._books[ticks.names]
-            new = offsets[ticks.first] > book.offset
-            if new and self._all_count(batch, book, ticks):
-                book.offset = offsets[ticks.last]
-                book.index = 0
-                counts.ticks += len(ticks)
-                counts.accepted += len(ticks)
-                ticks.fold(book, self._roots)
-                batch.touched[book] = None
-            else:
-                doubtful += ticks.numbers
-        if doubtful:
-            self.take(batch, sheet.ticks(doubtful))
+        if self._upkeep.board is None:
+            # It takes its time to import, as a sheet does.
+            from streams.bars.board import Board
 
-    def _all_count(self, batch: Batch, book: Book, ticks: SheetTicks) -> bool:
-        """Whether all of these ticks count, and in time: what `_take` asks one by one, asked of all.
-
-        If so, the watermark and the memory of trade ids are those after the last of them.
-        """
-        newest_ns, grace_ns = ticks.newest_ns, self.spec.grace_ns
-        if (
-            (
-                newest_ns > batch.latest_ns
-                and not ticks.are_stamped(batch.intake.records.timestamps, self.spec.max_future_ns)
-            )
-            or newest_ns > ticks.received_ns + self.spec.max_future_ns
-            or ticks.oldest_ns < max(book.horizon_ns, book.watermark_ns - grace_ns)
-            or ticks.lag_ns > grace_ns
-            or (self.spec.dedupe_ns is not None and not ticks.enter(book.seen, book.watermark_ns))
-        ):
-            return False
-        book.advance(newest_ns, grace_ns)
-        return True
+            self._upkeep.board = Board(self._upkeep, self._series)
+        books = [self._books[names] for names in sheet.columns.instruments]
+        if doubted := self._upkeep.board.take(batch, sheet, books):
+            self.take(batch, sheet.ticks(doubted))
 
     def take(self, batch: Batch, ticks: Ticks) -> None:
         """Ask the questions of each tick in turn, and let it count where they say so.
@@ -115,23 +96,22 @@ class Judge:
         What is here in full is for the many; a tick that may be late or dated ahead, or is replayed, is asked
         once more, in `_is_in_time`.
         """
-        counts, touched, replays = batch.counts, batch.touched, batch.intake.replays
+        counts, due, replays = batch.counts, batch.due, batch.intake.replays
         records, offsets = batch.intake.records, batch.intake.records.offsets
         latest_ns, max_future_ns = batch.latest_ns, self.spec.max_future_ns
         grace_ns, dedupe_ns = self.spec.grace_ns, self.spec.dedupe_ns
-        books, roots = self._books, self._roots
+        books, roots, upkeep, this = self._books, self._roots, self._upkeep, batch.number
         asked = accepted = skipped = duplicates = 0
         for tick in ticks:
-            number, index, names, ts_ns, price, size, trade_id, side, count, received_ns = tick
+            number, _, names, ts_ns, price, size, trade_id, side, count, received_ns = tick
             book = books[names]
             offset = offsets[number]
-            if offset <= book.offset and (offset, index) <= (book.offset, book.index):
+            if offset <= book.restored_offset:
                 skipped += 1
                 continue
             asked += 1
-            book.offset = offset
-            book.index = index
-            touched[book] = None
+            if book.batch != this:
+                upkeep.begin(book, this, batch.now_ns)
             watermark_ns = book.watermark_ns
             if (
                 ts_ns < book.horizon_ns
@@ -158,8 +138,11 @@ class Judge:
             accepted += 1
             if ts_ns > watermark_ns:
                 book.watermark_ns = ts_ns
-                if ts_ns - grace_ns > book.horizon_ns:
-                    book.horizon_ns = ts_ns - grace_ns
+                horizon_ns = ts_ns - grace_ns
+                if horizon_ns > book.horizon_ns:
+                    book.horizon_ns = horizon_ns
+                    if horizon_ns >= book.next_end_ns:
+                        upkeep.close(book, due)
             for series in roots:
                 window = book.windows.get(ts_ns - ts_ns % series.interval_ns + series.number)
                 if window is None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
 from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, parse_rendered
+from streams.bars.types import BarType
 from streams.bars.window import Window
 
-VERSION = 3
+VERSION = 4
 _WIDTH = 8
+_PAIR = 2 * _WIDTH
+_UNIT = 10**9
+_LOW = 2**64 - 1
 
 
 class WindowRow(msgspec.Struct, array_like=True, gc=False):
@@ -43,30 +48,62 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
     final: bool
 
 
+class PackedWindow(NamedTuple):
+    """An open window that was never published, whose numbers fit 64 bits: 8 bytes each, little-endian.
+
+    Prices and sizes are in units of 1e-9. That is how a `Table` has it, but for the bar type.
+    """
+
+    start_ns: int
+    bar_type: int
+    """Which of the bar types of its `Head`."""
+    open_ts_ns: int
+    close_ts_ns: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    turnover: int
+    """In units of 1e-18, the higher 64 bits."""
+    turnover_low: int
+    buy_volume: int
+    sell_volume: int
+    trade_count: int
+    first_id: int
+    """-1 for none."""
+    last_id: int
+    first_offset: int
+    last_offset: int
+
+
 class Past(msgspec.Struct, array_like=True, gc=False):
-    """Closed windows, and trade ids with, one by one, the watermark when they counted."""
+    """Closed windows, and trade ids with the watermarks when they counted."""
 
     closed: list[msgspec.Raw]
     """Of `WindowRow`. Of several of one window the last one holds."""
-    ids: bytes
-    """Those that are numbers and ascend, and so do their watermarks: most. 8 bytes each, little-endian."""
-    marks_ns: bytes
+    pairs: bytes
+    """Ids that are numbers and ascend, as of most, each with its watermark: 8 bytes a number, little-endian."""
     others: list[int | str]
     others_ns: list[int]
+    """One by one the watermarks of `others`."""
 
     def check(self) -> None:
         """Raises ValueError where it is not what was written."""
-        for ids, marks_ns in ((self.ids, self.marks_ns), (self.others, self.others_ns)):
-            if len(ids) != len(marks_ns):
-                raise ValueError(f"{len(ids)} of trade ids, and {len(marks_ns)} of watermarks of them")
-        if len(self.ids) % _WIDTH:
-            raise ValueError(f"{len(self.ids)} bytes of trade ids are no 64-bit numbers")
+        if len(self.others) != len(self.others_ns):
+            raise ValueError(
+                f"{len(self.others)} of trade ids, and {len(self.others_ns)} of watermarks of them"
+            )
+        if len(self.pairs) % _PAIR:
+            raise ValueError(
+                f"{len(self.pairs)} bytes of trade ids and watermarks are no pairs of 64-bit numbers"
+            )
 
     @property
     def latest_mark_ns(self) -> int:
         """The highest watermark of a trade id."""
-        ascending = from_bytes(self.marks_ns[-_WIDTH:])
-        return max(ascending[0] if ascending else 0, *self.others_ns, 0)
+        ascending = from_bytes(self.pairs[-_PAIR:])
+        return max(ascending[1] if ascending else 0, *self.others_ns, 0)
 
 
 class Head(msgspec.Struct, array_like=True, gc=False):
@@ -79,9 +116,9 @@ class Head(msgspec.Struct, array_like=True, gc=False):
     horizon_ns: int
     floor_ns: int
     offset: int
-    index: int
+    """All ticks at or before it are contained."""
     open: list[msgspec.Raw]
-    """Of `WindowRow`."""
+    """Each a `WindowRow`, or the bytes of a `PackedWindow`."""
     recent: Past
     parts: list[int]
     next_part: int
@@ -97,6 +134,12 @@ class Position(msgspec.Struct, array_like=True, gc=False):
 _encode = msgspec.msgpack.Encoder().encode
 _window_row = msgspec.msgpack.Decoder(WindowRow)
 
+_SIZE = _WIDTH * len(PackedWindow._fields)
+
+#: What comes before a `PackedWindow`: that so many bytes follow. And of how many bytes both are.
+PACKED_HEAD = _encode(bytes(_SIZE))[:-_SIZE]
+PACKED = len(PACKED_HEAD) + _SIZE
+
 
 def to_bytes(numbers: array[int]) -> bytes:
     if sys.byteorder == "big":
@@ -110,6 +153,11 @@ def from_bytes(data: bytes) -> array[int]:
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers
+
+
+def packed_rows(packed: bytes) -> list[msgspec.Raw]:
+    """The bytes of `PackedWindow`s, each behind what says how many there are."""
+    return [msgspec.Raw(packed[at : at + PACKED]) for at in range(0, len(packed), PACKED)]
 
 
 def open_row(w: Window) -> msgspec.Raw:
@@ -171,8 +219,34 @@ def _row(
     )
 
 
-def to_open_window(row: msgspec.Raw) -> Window:
-    return _window(_window_row.decode(row), int, int)
+def to_open_window(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window:
+    """`bar_types` are those of the head. Raises ValueError, and what msgspec raises, where it is none."""
+    if memoryview(row)[: len(PACKED_HEAD)] != PACKED_HEAD:
+        return _window(_window_row.decode(row), int, int)
+    w = PackedWindow._make(from_bytes(msgspec.msgpack.decode(row, type=bytes)))
+    if not 0 <= w.bar_type < len(bar_types):
+        raise ValueError(f"a window of bar type {w.bar_type} of {len(bar_types)}")
+    bar_type = bar_types[w.bar_type]
+    return Window(
+        bar_type=bar_type.name,
+        start_ns=w.start_ns,
+        end_ns=w.start_ns + bar_type.interval_ns,
+        open_ts_ns=w.open_ts_ns,
+        close_ts_ns=w.close_ts_ns,
+        open=w.open * _UNIT,
+        high=w.high * _UNIT,
+        low=w.low * _UNIT,
+        close=w.close * _UNIT,
+        volume=w.volume * _UNIT,
+        turnover=(w.turnover << 64 | w.turnover_low & _LOW) * _UNIT * _UNIT,
+        buy_volume=w.buy_volume * _UNIT,
+        sell_volume=w.sell_volume * _UNIT,
+        trade_count=w.trade_count,
+        first_id=None if w.first_id < 0 else w.first_id,
+        last_id=None if w.last_id < 0 else w.last_id,
+        first_offset=w.first_offset,
+        last_offset=w.last_offset,
+    )
 
 
 def to_closed_window(row: msgspec.Raw) -> Window:

@@ -15,10 +15,10 @@ _ROOM: Final = 32
 
 
 class Unsaved(NamedTuple):
-    """Trade ids and, one by one, the watermarks when they counted: 64-bit numbers that ascend, and all others."""
+    """Trade ids, and the watermarks when they counted."""
 
-    ids: array[int]
-    marks_ns: array[int]
+    pairs: array[int]
+    """Of ids that are 64-bit numbers and ascend, as of most: an id, its watermark, the next id and so on."""
     others: list[str | int]
     others_ns: list[int]
 
@@ -31,7 +31,7 @@ class Seen:
     What has expired may still be found: whoever looks an id up also judges whether it counts.
     """
 
-    __slots__ = ("_others", "_pairs", "_room", "_saved")
+    __slots__ = ("_others", "_pairs", "_room", "_saved", "_top")
 
     def __init__(self) -> None:
         self._pairs = array("q")
@@ -41,6 +41,13 @@ class Seen:
         self._room = _ROOM
         self._saved = 0
         """How many of the array's ids are in state rows that are written once."""
+        self._top = -1
+        """No id among the others that is a number was ever higher."""
+
+    @property
+    def top(self) -> int:
+        """Which no 64-bit number that is known exceeds; it is one itself."""
+        return max(min(self._top, _MOST), self._pairs[-2] if self._pairs else -1)
 
     def __len__(self) -> int:
         return len(self._pairs) // 2 + (len(self._others.entries) if self._others else 0)
@@ -63,6 +70,12 @@ class Seen:
             self._pairs.append(mark_ns)
         else:
             self._rest().put(key, mark_ns)
+            if type(key) is int and key > self._top:
+                self._top = key
+
+    def append(self, pairs: memoryview) -> None:
+        """Insert ids that are above all that are known, each with its watermark, as bytes of 64-bit numbers."""
+        self._pairs.frombytes(pairs)
 
     def enter(self, key: str | int, mark_ns: int, since_ns: int) -> bool:
         """Insert it, unless it counted when the watermark was at least `since_ns`; if it did, false."""
@@ -105,6 +118,7 @@ class Seen:
                 marks_ns = [*new[1 : 2 * known : 2], *new[2 * rising + 1 :: 2]]
                 marks_ns = [max(mark_ns, floor_ns) for mark_ns in marks_ns]
                 self._rest().entries.update(zip(behind, marks_ns, strict=True))
+                self._top = max(self._top, *behind)
         at = len(pairs) + 1
         pairs.frombytes(new[2 * known : 2 * rising].cast("B"))
         while at < len(pairs) and pairs[at] < floor_ns:
@@ -169,10 +183,7 @@ class Seen:
     def unsaved(self) -> Unsaved:
         """At least all inserted since the last `save`."""
         new = self._pairs[2 * self._saved :]
-        others: tuple[list[str | int], list[int]] = (
-            ([], []) if self._others is None else self._others.unsaved()
-        )
-        return Unsaved(new[::2], new[1::2], *others)
+        return Unsaved(new, [], []) if self._others is None else Unsaved(new, *self._others.unsaved())
 
     def save(self) -> None:
         """Note that everything so far is in state rows that are written once."""

@@ -1,4 +1,4 @@
-"""A batch as columns: the ticks of instruments that have many of them are folded into their windows at once.
+"""A batch as columns, with the ticks of each instrument folded into windows at once.
 
 The questions at the head of `judge` are asked in order of arrival, as always; only where all ticks of an instrument
 count, and in time, are its windows taken from here, for then nobody can tell in which order they were folded.
@@ -6,8 +6,7 @@ count, and in time, are its windows taken from here, for then nobody can tell in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,84 +15,76 @@ from schemas.codecs.layout import UNIT, Columns
 from schemas.codecs.spans import Ints
 from schemas.trade import Trades
 from streams.bars import fold
-from streams.bars.book import Book, Series
-from streams.bars.seen import Seen
+from streams.bars.book import Book
 from streams.bars.ticks import Ticks
-from streams.bars.window import Window
 
 _NONE: Final = np.empty(0, np.int64)
-_UNITS: Final = UNIT * UNIT
 
 
 class Sheet:
-    """A batch by instrument. To iterate is to get the ticks of those that have many in a window."""
+    """A batch by instrument, and folded into windows of each length that ticks go into."""
 
-    def __init__(
-        self, columns: Columns, offsets: Sequence[int], intervals_ns: Sequence[int], dense: int
-    ) -> None:
-        """Fold into windows of these lengths, of instruments with so many ticks in each on average.
-
-        Raises OverflowError where a number might not fit, or ticks are in too great disorder.
-        """
+    def __init__(self, columns: Columns, offsets: Sequence[int], intervals_ns: Sequence[int]) -> None:
+        """Raises OverflowError where a number might not fit, or ticks are in too great disorder."""
         self.columns = columns
-        self._offsets = offsets
+        self.offsets = np.array(offsets, np.int64)
         count, instruments = len(columns.code), len(columns.instruments)
         ids = columns.trade_id
-        bounds = np.empty(instruments + 1, np.int64)
-        numbers, marks_ns = np.empty((2, count), np.int64)
-        summary = np.empty((fold.SUMMARY, instruments), np.int64)
+        self.bounds = np.empty(instruments + 1, np.int64)
+        """Those of instrument c are at `bounds[c]` to `bounds[c + 1]` of `numbers` and `marks_ns`, in order of
+        arrival."""
+        self.numbers, self.marks_ns = np.empty((2, count), np.int64)
+        """The number of the record, and the latest instant until then."""
+        self.summary = np.empty((fold.SUMMARY, instruments), np.int64)
+        """A row each: see `fold`."""
         fold.sort(
             columns.code,
             columns.ts_ns,
             ids if isinstance(ids, np.ndarray) else _NONE,
             _or_none(columns.recv_ns),
-            bounds,
-            numbers,
-            marks_ns,
-            summary,
+            self.bounds,
+            self.numbers,
+            self.marks_ns,
+            self.summary,
         )
-        folded = {interval_ns: self._fold(interval_ns) for interval_ns in intervals_ns}
-        windows = np.bincount(folded[min(intervals_ns)][fold.CODE], minlength=instruments)
-        ticks = np.diff(bounds)
-        is_dense = ticks >= dense * windows
-        self._windows = {
-            interval_ns: self._by_instrument(interval_ns, windows[:, is_dense[windows[fold.CODE]]])
-            for interval_ns, windows in folded.items()
-        }
-        self._dense = np.flatnonzero(is_dense).tolist()
-        self._others = numbers[np.repeat(~is_dense, ticks)].tolist()
-        self._bounds: list[int] = bounds.tolist()
-        self._summary: list[tuple[int, ...]] = list(zip(*summary.tolist(), strict=True))
-        self.numbers: list[int] = numbers.tolist()
-        """Of records, by instrument and in order of arrival; so are the marks and ids that are text."""
-        self.marks_ns: list[int] = []
-        """The latest instant until then."""
-        self.ids: list[str] | None = None
-        self.pairs: memoryview | None = None
+        self.newest_ns = int(self.summary[fold.NEWEST].max())
+        self.folded = [self._fold(interval_ns) for interval_ns in intervals_ns]
+        """A table for each length, with a column for each window: see `fold`."""
+        self.texts = ids if isinstance(ids, list) else None
+        """Ids that are text, by the number of the record."""
+        self.pairs = _NONE
         """Ids that are numbers, each with its mark, by instrument and those first that rise."""
-        if isinstance(ids, list):
-            self.marks_ns, self.ids = marks_ns.tolist(), _ids(columns, numbers)
-        elif ids is not None:
-            pairs = np.empty(2 * count, np.int64)
-            fold.sort_ids(ids, bounds, numbers, marks_ns, summary, pairs)
-            self.pairs = pairs.data
-
-    def __iter__(self) -> Iterator[SheetTicks]:
-        bounds, summary = self._bounds, self._summary
-        for code in self._dense:
-            yield SheetTicks(self, code, slice(bounds[code], bounds[code + 1]), summary[code])
-
-    def others(self) -> Ticks:
-        """The ticks of the other instruments."""
-        return self.ticks(self._others)
+        if isinstance(ids, np.ndarray):
+            self.pairs = np.empty(2 * count, np.int64)
+            fold.sort_ids(ids, self.bounds, self.numbers, self.marks_ns, self.summary, self.pairs)
 
     def ticks(self, numbers: list[int]) -> Ticks:
         """The ticks of these records, one by one."""
         return ticks_of(self.columns, numbers)
 
-    def windows(self, interval_ns: int, code: int) -> list[Window]:
-        """What an instrument has in each window of that length; their bar type is left open."""
-        return self._windows[interval_ns][code]
+    def enter(self, codes: Ints, books: Iterable[Book]) -> list[bool]:
+        """Remember the ids of instruments, where all of one are new; where not, nothing. Gives which these are.
+
+        Each with the watermark after its tick.
+        """
+        pairs, texts, marks_ns = self.pairs.data, [], []
+        if self.texts is not None:
+            texts, marks_ns = [self.texts[number] for number in self.numbers.tolist()], self.marks_ns.tolist()
+        entered = []
+        for book, begin, end, rising in zip(
+            books,
+            self.bounds[codes].tolist(),
+            self.bounds[codes + 1].tolist(),
+            self.summary[fold.RISING, codes].tolist(),
+            strict=True,
+        ):
+            floor_ns = book.watermark_ns
+            if texts:
+                own_ns = [max(mark_ns, floor_ns) for mark_ns in marks_ns[begin:end]]
+                entered.append(book.seen.extend_any(texts[begin:end], own_ns))
+            else:
+                entered.append(book.seen.extend(pairs[2 * begin : 2 * end], rising, floor_ns))
+        return entered
 
     def _fold(self, interval_ns: int) -> Ints:
         columns = self.columns
@@ -111,108 +102,7 @@ class Sheet:
         )
         if found < 0:
             raise OverflowError
-        return windows[:, :found]
-
-    def _by_instrument(self, interval_ns: int, windows: Ints) -> dict[int, list[Window]]:
-        columns, offsets = self.columns, self._offsets
-        opened, closed = windows[fold.OPENED], windows[fold.CLOSED]
-        lows = windows[fold.TURNOVER_LOW].astype(np.uint64).tolist()
-        turnovers = zip(windows[fold.TURNOVER].tolist(), lows, strict=True)
-        made = map(
-            Window,
-            repeat(""),
-            windows[fold.START].tolist(),
-            (windows[fold.START] + interval_ns).tolist(),
-            columns.ts_ns[opened].tolist(),
-            columns.ts_ns[closed].tolist(),
-            _scaled(columns.price[opened]),
-            _scaled(windows[fold.HIGH]),
-            _scaled(windows[fold.LOW]),
-            _scaled(columns.price[closed]),
-            _scaled(windows[fold.VOLUME]),
-            [(high << 64 | low) * _UNITS for high, low in turnovers],
-            _scaled(windows[fold.BOUGHT]),
-            _scaled(windows[fold.SOLD]),
-            windows[fold.TRADES].tolist(),
-            _ids(columns, opened),
-            _ids(columns, closed),
-            [offsets[number] for number in windows[fold.FIRST].tolist()],
-            [offsets[number] for number in windows[fold.LAST].tolist()],
-        )
-        found: dict[int, list[Window]] = {}
-        for code, window in zip(windows[fold.CODE].tolist(), made, strict=True):
-            found.setdefault(code, []).append(window)
-        return found
-
-
-class SheetTicks:
-    """The ticks of one instrument of a sheet."""
-
-    __slots__ = (
-        "_code",
-        "_own",
-        "_rising",
-        "_sheet",
-        "lag_ns",
-        "names",
-        "newest_ns",
-        "oldest_ns",
-        "received_ns",
-    )
-
-    def __init__(self, sheet: Sheet, code: int, own: slice, summary: Sequence[int]) -> None:
-        self._sheet = sheet
-        self._code = code
-        self._own = own
-        self.names = sheet.columns.instruments[code]
-        self.oldest_ns, self.newest_ns, self.lag_ns, self.received_ns, self._rising = summary
-        """`lag_ns` is how far at most a tick is behind one that came before it, `received_ns` the earliest receipt,
-        as far as they tell."""
-
-    def __len__(self) -> int:
-        return self._own.stop - self._own.start  # type: ignore[no-any-return]
-
-    @property
-    def first(self) -> int:
-        """The number of the first one's record."""
-        return self._sheet.numbers[self._own.start]  # type: ignore[no-any-return]
-
-    @property
-    def last(self) -> int:
-        """The number of the last one's record."""
-        return self._sheet.numbers[self._own.stop - 1]  # type: ignore[no-any-return]
-
-    @property
-    def numbers(self) -> list[int]:
-        """Of their records, which have no other trade."""
-        return self._sheet.numbers[self._own]
-
-    def are_stamped(self, timestamps: Sequence[int | None], max_future_ns: int) -> bool:
-        """Whether each is dated at most so far ahead of the timestamp of its record, and that has one."""
-        numbers = self.numbers
-        times = self._sheet.columns.ts_ns[numbers].tolist()
-        return all(
-            ts_ns <= (timestamps[number] or 0) * 1_000_000 + max_future_ns
-            for ts_ns, number in zip(times, numbers, strict=True)
-        )
-
-    def enter(self, seen: Seen, watermark_ns: int) -> bool:
-        """Remember their ids, if all of them are new, or none has one; if not, nothing.
-
-        Each with the watermark after its tick; `watermark_ns` is the one before the first.
-        """
-        sheet, own = self._sheet, self._own
-        if sheet.pairs is not None:
-            return seen.extend(sheet.pairs[2 * own.start : 2 * own.stop], self._rising, watermark_ns)
-        if sheet.ids is not None:
-            return seen.extend_any(sheet.ids[own], [max(mark, watermark_ns) for mark in sheet.marks_ns[own]])
-        return True
-
-    def fold(self, book: Book, roots: Sequence[Series]) -> None:
-        """Let all of them count in the finest windows."""
-        for series in roots:
-            for part in self._sheet.windows(series.interval_ns, self._code):
-                book.take(series, part)
+        return np.ascontiguousarray(windows[:, :found])
 
 
 def ticks_of(columns: Columns, numbers: list[int] | None = None) -> Ticks:

@@ -53,11 +53,18 @@ _past_row = msgspec.msgpack.Decoder(Past)
 _position = msgspec.msgpack.Decoder(Position)
 
 
-def dump(books: Iterable[Book], spec: BarSpec) -> dict[str, bytes | None]:
-    """The rows to write for instruments, in this order; None deletes one."""
+def dump(
+    books: Iterable[Book], held: Mapping[Book, Sequence[msgspec.Raw]], spec: BarSpec, position: int
+) -> dict[str, bytes | None]:
+    """The rows to write for instruments, in this order; None deletes one.
+
+    They contain all ticks at or before the offset `position`. `held` are open windows beside those in the books,
+    written already.
+    """
     rows: dict[str, bytes | None] = {}
     bar_types = [bar_type.name for bar_type, _ in feeders(spec.bar_types)]
     for book in books:
+        book.forget_ids(spec)
         recent = _dump_past(book, spec, rows)
         useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
         for part in useless:
@@ -69,9 +76,12 @@ def dump(books: Iterable[Book], spec: BarSpec) -> dict[str, bytes | None]:
             book.watermark_ns,
             book.horizon_ns,
             book.earliest_ns(spec),
-            book.offset,
-            book.index,
-            list(map(open_row, book.windows.values())),
+            position,
+            # Those that have no trade yet are made anew, for they are fed.
+            [
+                *(open_row(window) for window in book.windows.values() if window.trade_count),
+                *held.get(book, ()),
+            ],
             recent,
             list(book.parts),
             book.next_part,
@@ -85,8 +95,8 @@ def dump(books: Iterable[Book], spec: BarSpec) -> dict[str, bytes | None]:
 def _dump_past(book: Book, spec: BarSpec, rows: dict[str, bytes | None]) -> Past:
     """What belongs in the head, for it is little; much becomes parts, which are entered in `rows`."""
     closed, seen = book.rows, book.seen.unsaved()
-    if len(seen.ids) + len(seen.others) < _FEW_IDS and len(closed) < _FEW_WINDOWS:
-        return Past(closed, to_bytes(seen.ids), to_bytes(seen.marks_ns), seen.others, seen.others_ns)
+    if len(seen.pairs) // 2 + len(seen.others) < _FEW_IDS and len(closed) < _FEW_WINDOWS:
+        return Past(closed, to_bytes(seen.pairs), seen.others, seen.others_ns)
     for past in _parts(closed, seen):
         rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
         # What has closed ended at or before the horizon.
@@ -94,7 +104,7 @@ def _dump_past(book: Book, spec: BarSpec, rows: dict[str, bytes | None]) -> Past
         book.next_part += 1
     book.rows = []
     book.seen.save()
-    return Past([], b"", b"", [], [])
+    return Past([], b"", [], [])
 
 
 def load(rows: Mapping[str, bytes], spec: BarSpec, series: Sequence[Series]) -> tuple[list[Book], list[str]]:
@@ -148,8 +158,7 @@ def _load_book(
     book.watermark_ns = head.watermark_ns
     book.horizon_ns = head.horizon_ns
     book.floor_ns = head.floor_ns
-    book.offset = head.offset
-    book.index = head.index
+    book.restored_offset = head.offset
     book.next_part = head.next_part
     try:
         for part in head.parts:
@@ -163,16 +172,17 @@ def _load_book(
         _recall(book, name, head.recent, spec)
         # Of its own: what was read would keep all of the row it was read from.
         book.rows = [row.copy() for row in head.recent.closed]
-        _reopen(book, map(to_open_window, head.open), head.bar_types)
+        bar_types = list(map(BarType.parse, head.bar_types))
+        _reopen(book, [to_open_window(row, bar_types) for row in head.open], bar_types)
     except (KeyError, ValueError, msgspec.DecodeError) as error:
         raise _unreadable(name, error) from None
     return book
 
 
-def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[str]) -> None:
+def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[BarType]) -> None:
     """Enter open windows. What is in those of a bar type that was taken away passes on to those that it fed."""
     wanted = {series.name: series for series in book.series}
-    was = Book(book.name, book.symbol, book.venue, series_of(list(map(BarType.parse, bar_types))))
+    was = Book(book.name, book.symbol, book.venue, series_of(bar_types))
     before = {series.name: series for series in was.series}
     for window in windows:
         was.put(before[window.bar_type], window)
@@ -183,6 +193,9 @@ def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[str]) -> 
             else:
                 for fed in series.feeds:
                     was.window(fed, window.start_ns).merge(window)
+    for series, window in list(book.open_windows()):
+        for fed in series.feeds:
+            book.window(fed, window.start_ns)
 
 
 def _recall(book: Book, key: str, past: Past, spec: BarSpec) -> list[Window]:
@@ -198,7 +211,8 @@ def _recall(book: Book, key: str, past: Past, spec: BarSpec) -> list[Window]:
             if (series := wanted.get(window.bar_type)) is not None:
                 book.closed.put(series.key(window.start_ns), window)
     if spec.dedupe_ns is not None:
-        for trade_id, mark_ns in zip(from_bytes(past.ids), from_bytes(past.marks_ns), strict=True):
+        pairs = from_bytes(past.pairs)
+        for trade_id, mark_ns in zip(pairs[::2], pairs[1::2], strict=True):
             book.seen.put(trade_id, mark_ns)
     for other, mark_ns in zip(past.others, past.others_ns, strict=True):
         if spec.dedupe_ns is not None or is_replayed(other):
@@ -235,10 +249,11 @@ def _parts(closed: Sequence[msgspec.Raw], seen: Unsaved) -> Iterator[Past]:
     An id that ascended may have counted again later, and whoever reads takes the last word of it: so the others
     come after all that ascend.
     """
-    for part in _slices(max(len(closed), len(seen.ids))):
-        yield Past(list(closed[part]), to_bytes(seen.ids[part]), to_bytes(seen.marks_ns[part]), [], [])
+    for part in _slices(max(len(closed), len(seen.pairs) // 2)):
+        pairs = seen.pairs[2 * part.start : 2 * part.stop]
+        yield Past(list(closed[part]), to_bytes(pairs), [], [])
     for part in _slices(len(seen.others)):
-        yield Past([], b"", b"", seen.others[part], seen.others_ns[part])
+        yield Past([], b"", seen.others[part], seen.others_ns[part])
 
 
 def _slices(count: int) -> Iterator[slice]:

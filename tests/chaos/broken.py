@@ -68,7 +68,7 @@ def no_offset_guard() -> None:
         restore(self, rows)
         self.position = -1
         for book in self._books.values():
-            book.offset = -1
+            book.restored_offset = -1
 
     BarEngine.restore = forgetful  # type: ignore[method-assign]
     streams.app.COMMIT_INTERVAL_S = 6.0

@@ -59,8 +59,8 @@ def spec(*names, **rest):
     return BarSpec(tuple(map(BarType.parse, names or ("1s",))), **rest)
 
 
-def engine(a_spec=None):
-    return BarEngine(a_spec or spec(), GivenTrades(), "ticks", 3)
+def engine(a_spec=None, *, keep_state=True):
+    return BarEngine(a_spec or spec(), GivenTrades(), "ticks", 3, keep_state=keep_state)
 
 
 class Reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import accumulate
 from unittest import mock
 
@@ -20,9 +20,10 @@ from schemas.checks import MAX_COUNT, MAX_NS, MIN_NS
 from schemas.codecs.tidegate import TidegateCodec
 from schemas.fixed import TURNOVER_SCALE, render
 from schemas.replay import REPLAY_HEADER, Replay, encode_replay
-from streams.bars import intake, memory, seen
+from streams.bars import board, intake, memory, seen, table
 from streams.bars.engine import BarEngine
 from streams.bars.judge import Judge
+from streams.bars.rows import Head, to_open_window
 from streams.bars.sheet import Sheet
 from streams.bars.types import BarSpec, BarType, Late, Record
 from streams.fetch import fetched
@@ -36,9 +37,15 @@ intake.load()  # without numba there are no columns
 
 
 @pytest.fixture(autouse=True, scope="module")
-def short_memory():
-    """Forgetting happens in logs as short as these, too."""
-    with mock.patch.object(memory, "_ROOM", 1), mock.patch.object(seen, "_ROOM", 1):
+def little_room():
+    """Forgetting happens, and tables grow, in logs as short as these, too."""
+    with (
+        mock.patch.object(memory, "_ROOM", 1),
+        mock.patch.object(seen, "_ROOM", 1),
+        mock.patch.object(board, "_IDS", 4),
+        mock.patch.object(board, "ROWS", 1),
+        mock.patch.object(table, "ROWS", 1),
+    ):
         yield
 
 
@@ -52,35 +59,32 @@ class OneByOne(TidegateCodec):
         return []
 
 
-#: Codec, from how many records on it reads columns, and from how many ticks a window on these are folded at once.
+#: Codec, and from how many records on it reads columns.
 WAYS = {
-    "columns": (TidegateCodec, 1, 0),
-    "sparse columns": (TidegateCodec, 1, 10**9),
-    "mixed": (TidegateCodec, 4, 2),
-    "columns of what was fetched": (TidegateCodec, 1, 0),
-    "mixed of what was fetched": (TidegateCodec, 4, 2),
-    "runs of what was fetched": (TidegateCodec, 10**9, 0),
-    "runs": (TidegateCodec, 10**9, 0),
-    "one by one": (OneByOne, 10**9, 0),
+    "columns": (TidegateCodec, 1),
+    "mixed": (TidegateCodec, 4),
+    "columns of what was fetched": (TidegateCodec, 1),
+    "mixed of what was fetched": (TidegateCodec, 4),
+    "runs of what was fetched": (TidegateCodec, 10**9),
+    "runs": (TidegateCodec, 10**9),
+    "one by one": (OneByOne, 10**9),
 }
 
 
 def reading(way):
     """So that batches are read that way."""
-    _, many, dense = WAYS[way]
-    return mock.patch.multiple(intake, MANY=many, DENSE=dense)
+    return mock.patch.object(intake, "MANY", WAYS[way][1])
 
 
 @contextmanager
 def counted_sheets() -> Iterator[list[int]]:
-    """How many ticks were folded in each sheet that was made, if any."""
+    """How many ticks were folded in each sheet that was made."""
     made: list[int] = []
     init = Sheet.__init__
 
     def counting(self, columns, records, *args, **kwargs):
         init(self, columns, records, *args, **kwargs)
-        if ticks := sum(map(len, self)):
-            made.append(ticks)
+        made.append(len(columns.code))
 
     with mock.patch.object(Sheet, "__init__", counting):
         yield made
@@ -118,7 +122,10 @@ def outcome(way, a_spec, log, sizes=(), *, venue="", restart=-1, told=True):
                 if row is not None:
                     rows[key] = row
             dead = [(told_of(record), letter) for record, letter in output.dead]
-            found.append((in_order(output.bars), dead, output.counts, contents(changed)))
+            bars = in_order(output.bars)
+            if number % 3 == 2:
+                bars += in_order(an_engine.idle(CENTURIES - 1))
+            found.append((bars, dead, output.counts, contents(changed)))
         found.append((in_order(an_engine.close()), contents(an_engine.changed())))
     return found
 
@@ -134,13 +141,26 @@ def in_order(bars):
 
 
 def contents(rows):
-    """What is in state rows: the order of the windows in them is left open."""
-    return {key: row and ordered(msgspec.msgpack.decode(row)) for key, row in rows.items()}
+    """What is in state rows: the order of the windows in them, and of ids that did not ascend, is left open."""
+    return {key: row and ordered(unpacked(*msgspec.msgpack.decode(row))) for key, row in rows.items()}
+
+
+def unpacked(version, content):
+    """A row with its open windows as they are: there is more than one way to write them."""
+    if len(content) == len(Head.__struct_fields__):
+        at = Head.__struct_fields__.index("open")
+        bar_types = list(map(BarType.parse, content[Head.__struct_fields__.index("bar_types")]))
+        rows = map(msgspec.Raw, map(msgspec.msgpack.encode, content[at]))
+        content[at] = [list(astuple(to_open_window(row, bar_types))) for row in rows]
+    return [version, content]
 
 
 def ordered(value):
     if not isinstance(value, list):
         return value
+    if value and isinstance(value[-1], list) and any(isinstance(item, bytes) for item in value):  # a `Past`
+        *rest, others, marks_ns = value
+        value = [*rest, list(map(list, zip(others, marks_ns, strict=True)))]
     inner = [ordered(item) for item in value]
     return sorted(inner, key=repr) if inner and all(isinstance(item, list) for item in inner) else inner
 
@@ -384,20 +404,22 @@ def busy(count: int, ticks_a_window: int, start: int = 0) -> list[Rec]:
     return records(*values, start=start)
 
 
-def test_a_dense_batch_is_folded_at_once_from_so_many_records_on() -> None:
+@pytest.mark.parametrize("trade_id", [2**63 - 1, 2**63, 2**64 - 1, "x"])
+def test_an_id_that_no_column_holds_changes_nothing_of_those_after_it(trade_id) -> None:
+    log = records(value(trade_id=trade_id), value(trade_id=trade_id), *(value(trade_id=n) for n in range(40)))
+    assert assert_all_the_same(A_SPEC, log, [2])
+
+
+@pytest.mark.parametrize("ticks_a_window", [1, 6])
+def test_a_batch_is_folded_at_once_from_so_many_records_on(ticks_a_window) -> None:
     with counted_sheets() as made:
         an_engine = BarEngine(A_SPEC, TidegateCodec(), "ticks", 3)
-        an_engine.apply(busy(intake.MANY - 1, 2 * intake.DENSE), 0)
+        an_engine.apply(busy(intake.MANY - 1, ticks_a_window), 0)
         assert made == []
-        an_engine.apply(busy(intake.MANY, 2 * intake.DENSE, start=intake.MANY), 0)
-        assert made == [intake.MANY]
-
-
-def test_a_large_batch_of_few_ticks_a_window_is_read_as_columns_and_judged_one_by_one() -> None:
-    log = busy(intake.MANY, intake.DENSE // 2)
-    with counted_sheets() as made, mock.patch.object(TidegateCodec, "decode_run") as decode_run:
-        BarEngine(A_SPEC, TidegateCodec(), "ticks", 3).apply(log, 0)
-    assert (made, decode_run.called) == ([], False)
+        with mock.patch.object(Judge, "take") as one_by_one:
+            an_engine.apply(busy(intake.MANY, ticks_a_window, start=intake.MANY), 0)
+    assert made == [intake.MANY]
+    assert [len(ticks) for _, ticks in (call.args for call in one_by_one.call_args_list)] == [0]
 
 
 @pytest.mark.parametrize(
@@ -462,7 +484,7 @@ def test_a_batch_of_a_long_time_is_folded_at_once_where_each_tick_has_the_timest
 def test_many_windows_are_folded_at_once_unless_they_come_in_great_disorder(step, at_once) -> None:
     times = [T0 + n * SECOND for n in range(3000)][::step]
     log = records(*(value(ts_ns=ts_ns, trade_id=n) for n, ts_ns in enumerate(times)))
-    a_spec = replace(spec("1s"), grace_ns=4000 * SECOND, max_future_ns=CENTURIES)
+    a_spec = replace(spec("1s"), grace_ns=100 * SECOND, max_future_ns=CENTURIES)
     with counted_sheets() as made:
         found = outcome("columns", a_spec, log)
     assert made == [3000] * at_once
@@ -608,3 +630,52 @@ def test_two_spellings_of_one_instrument_are_one(way) -> None:
         for sizes in ([6], list(accumulate([1] * 6, lambda one, _: one)))
     ]
     assert counts == [6, 6], "in one batch, and in batches of one"
+
+
+def one_each(*ticks: dict[str, object]) -> tuple[list[Rec], list[int]]:
+    """A log, and the ends of its batches of one."""
+    return records(*(value(**tick) for tick in ticks)), [1] * len(ticks)
+
+
+def test_sums_of_many_batches_are_exact_where_no_column_holds_them() -> None:
+    log, ones = one_each(*[{"size": "4000000000", "trade_id": n} for n in range(6)])
+    assert assert_all_the_same(A_SPEC, log, ones) == [1] * 6
+
+
+@pytest.mark.parametrize("ids", [[7, 7], [5, 5, 4, 4], [1, 9, 3, 9], [1, 9, 3, 3], [9, 3, 2, 10, 9, 3]])
+def test_an_id_that_comes_again_in_a_later_batch_is_a_duplicate(ids) -> None:
+    log, ones = one_each(*({"trade_id": trade_id} for trade_id in ids))
+    for sizes in (ones, [2], [3], [1, 2]):
+        assert_all_the_same(A_SPEC, log, sizes)
+        accepted = sum(found[2].accepted for found in outcome("columns", A_SPEC, log, sizes)[:-1])
+        assert accepted == len(set(ids)), sizes
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_coarse_window_closes_when_it_ends_though_no_finer_one_does(way) -> None:
+    an_engine = BarEngine(spec("1s", "1m", max_future_ns=CENTURIES), WAYS[way][0](), "ticks", 3)
+    found = []
+    with reading(way):
+        for number, tenths in enumerate((100, 605, 622)):
+            log = records(value(ts_ns=T0 + tenths * TENTH), start=number)
+            found.append([bar.type for bar in an_engine.apply(log, 0).bars])
+    assert found == [[], ["1s"], ["1m"]]
+
+
+def test_what_state_rows_contain_is_not_taken_again_where_their_position_is_not_known() -> None:
+    log = records(*(value() for _ in range(8)))
+    for way in WAYS:
+        *found, _ = outcome(way, A_SPEC, log, [4], restart=1, told=False)
+        assert [(counts.accepted, counts.skipped) for _, _, counts, _ in found] == [(4, 0), (4, 4)], way
+
+
+@pytest.mark.parametrize("size", ["1", "4000000000"])
+@pytest.mark.parametrize("way", WAYS)
+def test_an_instrument_is_quiet_from_its_last_batch_on(way, size) -> None:
+    last_ns = T0 + SECOND
+    with reading(way):
+        an_engine = BarEngine(A_SPEC, WAYS[way][0](), "ticks", 3)
+        for number, now_ns in enumerate((T0, last_ns)):
+            an_engine.apply(records(value(size=size), start=number), now_ns)
+        assert an_engine.idle(last_ns + A_SPEC.idle_ns - 1) == []
+        assert an_engine.idle(last_ns + A_SPEC.idle_ns)

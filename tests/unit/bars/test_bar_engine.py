@@ -236,11 +236,14 @@ class TestDuplicates:
         ticks = log(*many[:32], trade(5, trade_id="the 33rd"), many[0])
         assert finished(spec(dedupe_ns=5 * SECOND), ticks).counts.duplicates == 1
 
-    def test_the_memory_is_bounded_by_time(self) -> None:
-        an_engine = engine(spec("1s", dedupe_ns=SECOND, retain_ns=SECOND))
+    @pytest.mark.parametrize("keep_state", [True, False])
+    def test_the_memory_is_bounded_by_time(self, keep_state) -> None:
+        an_engine = engine(spec("1s", dedupe_ns=SECOND, retain_ns=SECOND), keep_state=keep_state)
         for second in range(300):
             ticks = log(*(trade(second, trade_id=10 * second + i) for i in range(10)), start=10 * second)
             an_engine.apply(ticks, 0)
+            if keep_state:
+                an_engine.changed()
         (book,) = an_engine._books.values()
         assert len(book.seen) < 100
         assert len(book.closed.entries) < 50
@@ -343,7 +346,7 @@ class TestIdle:
         an_engine = engine()
         an_engine.apply(log(*(trade(0, symbol=f"S{i}") for i in range(1000))), T0)
         assert len(an_engine.idle(T0 + 5 * SECOND)) == 1000
-        assert an_engine._idle._alarms == []
+        assert an_engine._upkeep.idle._alarms == []
         an_engine.apply(log(trade(0, symbol="S5"), start=1000), T0 + 6 * SECOND)
         assert [bar.instrument for bar in an_engine.idle(T0 + 11 * SECOND)] == ["S5"]
 

@@ -87,11 +87,11 @@ def usual() -> list[str]:
 def test_without_numba_ticks_are_read_one_by_one(before, usual) -> None:
     loaded, sheets, bars = outcome(before)
     assert (loaded, any(sheets)) == (False, False)
-    assert bars == usual
+    assert sorted(bars) == sorted(usual)  # of different instruments, whichever comes first
 
 
 @pytest.mark.parametrize("before", [NO_CACHE, FULL_DISK, CUT_OFF], ids=["no folder", "full disk", "cut off"])
 def test_where_nothing_can_be_kept_it_is_compiled_at_each_start(before, usual) -> None:
     loaded, sheets, bars = outcome(before)
     assert (loaded, all(sheets)) == (True, True)
-    assert bars == usual
+    assert sorted(bars) == sorted(usual)  # of different instruments, whichever comes first

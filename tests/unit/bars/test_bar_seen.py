@@ -63,6 +63,7 @@ def test_it_is_a_dict_that_forgets(steps) -> None:
             saved = dict(model)
         unsaved = pairs(seen.unsaved())
         assert {item for item in model.items() if item not in saved.items()} <= set(unsaved)
+        assert seen.top >= max((key for key in model if isinstance(key, int) and key < 2**63), default=-1)
         for key, ns in model.items():
             assert seen.get(key) == ns
         for key in [*range(-2, 45), "a", "c", 2**70]:
@@ -72,6 +73,16 @@ def test_it_is_a_dict_that_forgets(steps) -> None:
             again.put(key, ns)
         for key, ns in dict(unsaved).items():
             assert again.get(key) == ns
+
+
+def test_no_id_is_above_the_top_when_those_that_ascended_are_forgotten() -> None:
+    for insert in (lambda seen: extend(seen, [50], 9), lambda seen: seen.put(50, 9)):
+        seen = Seen()
+        seen.put(100, 3)
+        insert(seen)
+        seen.forget(6, 6)
+        assert (seen.get(100), seen.get(50)) == (None, 9)
+        assert seen.top >= 50
 
 
 def extend(seen: Seen, numbers: list[int], mark_ns: int) -> bool:
@@ -85,7 +96,7 @@ def extend(seen: Seen, numbers: list[int], mark_ns: int) -> bool:
 
 def pairs(unsaved: Unsaved) -> list[tuple[str | int, int]]:
     return [
-        *zip(unsaved.ids, unsaved.marks_ns, strict=True),
+        *zip(unsaved.pairs[::2], unsaved.pairs[1::2], strict=True),
         *zip(unsaved.others, unsaved.others_ns, strict=True),
     ]
 

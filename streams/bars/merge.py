@@ -1,0 +1,306 @@
+"""What is open of many instruments, in tables: folded batches are merged into it, and what has ended is taken out.
+Compiled.
+
+Exactly, as `Window.merge` does it one by one: of numbers below 2**62 no sum of two overflows, and a turnover is
+added up in 128 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from schemas.codecs.spans import Ints
+from schemas.compiled import INT, INTS, TABLE, VOID, compiled
+from streams.bars import fold
+
+#: Columns of `rows`, a row for each instrument. Instants are nanoseconds since the epoch; `LOGGED` is the entry of
+#: its last trade id in `log`, `OUTGROWN` whether a number has become too large, and at `LATEST` and behind it, one
+#: for each length of windows, is that of its latest window in `windows`; -1 for none.
+WATERMARK, HORIZON, NEXT_END, LAST_ID, LOGGED, ACTIVE, ALARMED, DIRTY, OUTGROWN, LATEST = range(10)
+
+#: Columns of `windows`, a row for each open window. `EARLIER` is the next earlier one of its instrument and length.
+(
+    START,
+    EARLIER,
+    OPENED_NS,
+    CLOSED_NS,
+    OPEN,
+    HIGH,
+    LOW,
+    CLOSE,
+    VOLUME,
+    TURNOVER,
+    TURNOVER_LOW,
+    BOUGHT,
+    SOLD,
+    TRADES,
+    FIRST_ID,
+    LAST_ID_,
+    FIRST,
+    LAST,
+) = range(18)
+WINDOW: Final = 18
+
+#: What becomes of the ticks of an instrument: they count; they do where their ids are entered elsewhere; they are
+#: judged one by one.
+COUNT, ENTER, DOUBT = range(3)
+
+#: Numbers up to here are kept.
+FITS: Final = 2**62
+
+
+@compiled(VOID, INTS, TABLE, INTS, INTS, TABLE, INT, INT, INTS)
+def judge(
+    bounds: Ints,
+    summary: Ints,
+    pairs: Ints,
+    slots: Ints,
+    rows: Ints,
+    grace_ns: int,
+    max_future_ns: int,
+    verdict: Ints,
+) -> None:
+    """Ask of all ticks of an instrument at once what `Judge.take` asks one by one; `pairs` may be empty."""
+    for c in range(len(slots)):
+        s = slots[c]
+        if (
+            s < 0
+            or summary[fold.LAG, c] > grace_ns
+            or summary[fold.OLDEST, c] < max(rows[s, HORIZON], rows[s, WATERMARK] - grace_ns)
+            or summary[fold.NEWEST, c] - max_future_ns > summary[fold.RECEIVED, c]
+        ):
+            verdict[c] = DOUBT
+        elif len(pairs) and (
+            summary[fold.RISING, c] < bounds[c + 1] - bounds[c] or pairs[2 * bounds[c]] <= rows[s, LAST_ID]
+        ):
+            verdict[c] = ENTER
+        else:
+            verdict[c] = COUNT
+
+
+@compiled(VOID, INTS, INTS, INTS, INT, INTS)
+def doubt_ahead(code: Ints, ts_ns: Ints, stamps_ms: Ints, max_future_ns: int, verdict: Ints) -> None:
+    """Doubt instruments with a tick that is dated so far ahead of the timestamp of its record."""
+    for number in range(len(code)):
+        # What is the same as to compare with `stamp * 1_000_000 + max_future_ns`, which may not fit.
+        if stamps_ms[number] <= (ts_ns[number] - max_future_ns - 1) // 1_000_000:
+            verdict[code[number]] = DOUBT
+
+
+@compiled(INT, TABLE, INTS, INTS, INTS, INTS, INT, INT, INTS, INTS, TABLE, TABLE, INTS, INT, TABLE)
+def merge(
+    folded: Ints,
+    ts_ns: Ints,
+    price: Ints,
+    ids: Ints,
+    offsets: Ints,
+    interval_ns: int,
+    root: int,
+    slots: Ints,
+    verdict: Ints,
+    rows: Ints,
+    windows: Ints,
+    free: Ints,
+    left: int,
+    ends: Ints,
+) -> int:
+    """Merge what a batch has in windows of one length; gives how many rows of `windows` are still free.
+
+    `ends` becomes, for each that was merged, where its open and its close are now those of the row: -1 elsewhere.
+    """
+    latest = LATEST + root
+    for j in range(folded.shape[1]):
+        ends[0, j] = ends[1, j] = -1
+        c = folded[fold.CODE, j]
+        if verdict[c] == DOUBT:
+            continue
+        s = slots[c]
+        start = folded[fold.START, j]
+        at, later = rows[s, latest], -1
+        while at >= 0 and windows[at, START] > start:
+            at, later = windows[at, EARLIER], at
+        opened, closed = folded[fold.OPENED, j], folded[fold.CLOSED, j]
+        if at < 0 or windows[at, START] != start:
+            left -= 1
+            new = free[left]
+            windows[new, :] = 0
+            windows[new, START] = start
+            windows[new, EARLIER] = at
+            windows[new, OPENED_NS] = start + interval_ns
+            windows[new, CLOSED_NS] = start
+            windows[new, HIGH] = folded[fold.HIGH, j]
+            windows[new, LOW] = folded[fold.LOW, j]
+            windows[new, FIRST] = offsets[folded[fold.FIRST, j]]
+            if later < 0:
+                rows[s, latest] = new
+            else:
+                windows[later, EARLIER] = new
+            rows[s, NEXT_END] = min(rows[s, NEXT_END], start + interval_ns)
+            at = new
+        if ts_ns[closed] >= windows[at, CLOSED_NS]:
+            windows[at, CLOSED_NS] = ts_ns[closed]
+            windows[at, CLOSE] = price[closed]
+            windows[at, LAST_ID_] = ids[closed] if len(ids) else -1
+            ends[1, j] = at
+        if ts_ns[opened] < windows[at, OPENED_NS]:
+            windows[at, OPENED_NS] = ts_ns[opened]
+            windows[at, OPEN] = price[opened]
+            windows[at, FIRST_ID] = ids[opened] if len(ids) else -1
+            ends[0, j] = at
+        windows[at, HIGH] = max(windows[at, HIGH], folded[fold.HIGH, j])
+        windows[at, LOW] = min(windows[at, LOW], folded[fold.LOW, j])
+        windows[at, VOLUME] += folded[fold.VOLUME, j]
+        windows[at, BOUGHT] += folded[fold.BOUGHT, j]
+        windows[at, SOLD] += folded[fold.SOLD, j]
+        windows[at, TRADES] += folded[fold.TRADES, j]
+        low = np.uint64(folded[fold.TURNOVER_LOW, j])
+        total = np.uint64(windows[at, TURNOVER_LOW]) + low
+        windows[at, TURNOVER] += folded[fold.TURNOVER, j] + (1 if total < low else 0)
+        windows[at, TURNOVER_LOW] = np.int64(total)
+        windows[at, LAST] = offsets[folded[fold.LAST, j]]
+        if windows[at, VOLUME] > FITS or windows[at, TRADES] > FITS:
+            rows[s, OUTGROWN] = 1
+    return left
+
+
+@compiled(INT, INTS, TABLE, INTS, INTS, INTS, TABLE, TABLE, INT, INT, INT, TABLE)
+def settle(
+    bounds: Ints,
+    summary: Ints,
+    pairs: Ints,
+    slots: Ints,
+    verdict: Ints,
+    rows: Ints,
+    log: Ints,
+    logged: int,
+    grace_ns: int,
+    now_ns: int,
+    found: Ints,
+) -> int:
+    """Move clocks on and enter ids, after `merge`; gives how many entries `log` has.
+
+    `found` has in its rows the slots of instruments with windows that have ended, of those that became dirty, that
+    became alarmed and that have outgrown the tables, each behind the number of them; and how many ticks count.
+    """
+    found[:, 0] = 0
+    for c in range(len(slots)):
+        if verdict[c] == DOUBT:
+            continue
+        s = slots[c]
+        before = rows[s, WATERMARK]
+        watermark = max(before, summary[fold.NEWEST, c])
+        rows[s, WATERMARK] = watermark
+        rows[s, HORIZON] = max(rows[s, HORIZON], watermark - grace_ns)
+        rows[s, ACTIVE] = now_ns
+        found[4, 0] += bounds[c + 1] - bounds[c]
+        if rows[s, HORIZON] >= rows[s, NEXT_END]:
+            found[0, 0] += 1
+            found[0, found[0, 0]] = s
+        if not rows[s, DIRTY]:
+            rows[s, DIRTY] = 1
+            found[1, 0] += 1
+            found[1, found[1, 0]] = s
+        if not rows[s, ALARMED]:
+            rows[s, ALARMED] = 1
+            found[2, 0] += 1
+            found[2, found[2, 0]] = s
+        if rows[s, OUTGROWN]:
+            rows[s, OUTGROWN] = 0
+            found[3, 0] += 1
+            found[3, found[3, 0]] = s
+        if len(pairs) and verdict[c] == COUNT:
+            for n in range(bounds[c], bounds[c + 1]):
+                log[logged, 0] = pairs[2 * n]
+                log[logged, 1] = max(before, pairs[2 * n + 1])
+                log[logged, 2] = rows[s, LOGGED]
+                rows[s, LOGGED] = logged
+                logged += 1
+            rows[s, LAST_ID] = pairs[2 * bounds[c + 1] - 2]
+    return logged
+
+
+@compiled(INT, INTS, INTS, TABLE, TABLE, INTS, INT, TABLE)
+def close(
+    due: Ints, intervals_ns: Ints, rows: Ints, windows: Ints, free: Ints, left: int, closed: Ints
+) -> int:
+    """Take windows that have ended out of these instruments; gives how many rows of `windows` are free.
+
+    `closed` begins with how many there are; then come, row by row, the slot, the number of the length, and the
+    window: those of an instrument and a length from the earliest on. `EARLIER` is where it was itself.
+    """
+    count = 0
+    for s in due:
+        horizon = rows[s, HORIZON]
+        next_end = np.int64(2**63 - 1)
+        for root in range(len(intervals_ns)):
+            at, later = rows[s, LATEST + root], -1
+            while at >= 0 and windows[at, START] + intervals_ns[root] > horizon:
+                next_end = min(next_end, windows[at, START] + intervals_ns[root])
+                at, later = windows[at, EARLIER], at
+            if later < 0:
+                rows[s, LATEST + root] = -1
+            else:
+                windows[later, EARLIER] = -1
+            first = count + 1
+            while at >= 0:
+                count += 1
+                closed[count, 0] = s
+                closed[count, 1] = root
+                closed[count, 2:] = windows[at]
+                closed[count, 2 + EARLIER] = at
+                free[left] = at
+                left += 1
+                at = windows[at, EARLIER]
+            last = count
+            while first < last:
+                for k in range(closed.shape[1]):
+                    closed[first, k], closed[last, k] = closed[last, k], closed[first, k]
+                first += 1
+                last -= 1
+        rows[s, NEXT_END] = next_end
+    closed[0, 0] = count
+    return left
+
+
+@compiled(INT, INTS, INT, TABLE, TABLE, INTS, TABLE)
+def gather_windows(slots: Ints, roots: int, rows: Ints, windows: Ints, bounds: Ints, found: Ints) -> int:
+    """Find the open windows of these instruments, and the number of the length of each; how many there are.
+
+    Those of slot i are at `bounds[i]` to `bounds[i + 1]`. Where `found` has no room they are counted, no more.
+    """
+    count = 0
+    for i in range(len(slots)):
+        bounds[i] = count
+        for root in range(roots):
+            at = rows[slots[i], LATEST + root]
+            while at >= 0:
+                if count < found.shape[1]:
+                    found[0, count] = at
+                    found[1, count] = root
+                count += 1
+                at = windows[at, EARLIER]
+    bounds[len(slots)] = count
+    return count
+
+
+@compiled(VOID, INTS, TABLE, TABLE, INTS, INTS)
+def gather_ids(slots: Ints, rows: Ints, log: Ints, bounds: Ints, pairs: Ints) -> None:
+    """The ids that were logged of these instruments, with their marks: those of slot i from `bounds[i]` on."""
+    count = 0
+    for i in range(len(slots)):
+        bounds[i] = count
+        at = rows[slots[i], LOGGED]
+        while at >= 0:
+            count += 1
+            at = log[at, 2]
+        here = count
+        at = rows[slots[i], LOGGED]
+        while at >= 0:
+            here -= 1
+            pairs[2 * here] = log[at, 0]
+            pairs[2 * here + 1] = log[at, 1]
+            at = log[at, 2]
+        rows[slots[i], LOGGED] = -1
+    bounds[len(slots)] = count
