@@ -246,8 +246,8 @@ class Board:
             book.watermark_ns, book.horizon_ns = watermark_ns, horizon_ns
             if at[n] < at[n + 1]:
                 book.seen.append(known[at[n] : at[n + 1]])
-                if not self._upkeep.keep_state:
-                    book.forget_ids(self._spec)
+            if not self._upkeep.keep_state:
+                book.forget_ids(self._spec)
 
     def open_rows(self, books: Sequence[Book]) -> dict[Book, list[Raw]]:
         """The open windows that ticks go into, of books that are held, as they are written for the state."""

@@ -128,17 +128,6 @@ class Book:
                 self.window(fed, ts_ns)
         return window
 
-    def take(self, series: Series, part: Window) -> None:
-        """Let a window that was folded elsewhere count; it is the book's from now on."""
-        window = self.windows.get(part.start_ns + series.number)
-        if window is not None:
-            window.merge(part)
-            return
-        part.bar_type = series.name
-        self.put(series, part)
-        for fed in series.feeds:
-            self.window(fed, part.start_ns)
-
     def put(self, series: Series, window: Window) -> None:
         """Enter an open window."""
         self.windows[window.start_ns + series.number] = window
@@ -164,13 +153,6 @@ class Book:
             closed.append((key, window))
         self.next_end_ns = ends[0] - ends[0] % SECOND if ends else NEVER
         return closed
-
-    def advance(self, ts_ns: int, grace_ns: int) -> None:
-        """Let the clock be at least this; the horizon follows."""
-        if ts_ns > self.watermark_ns:
-            self.watermark_ns = ts_ns
-            if ts_ns - grace_ns > self.horizon_ns:
-                self.horizon_ns = ts_ns - grace_ns
 
     def revise(
         self,

@@ -1,8 +1,9 @@
 """What is open of many instruments, in tables: folded batches are merged into it, and what has ended is taken out.
 Compiled.
 
-Exactly, as `Window.merge` does it one by one: of numbers below 2**62 no sum of two overflows, and a turnover is
-added up in 128 bits.
+Exactly, as `Window.merge` does it one by one: no sum of a number below 2**62 and one up to there overflows, and a
+turnover is added up in 128 bits. numba keeps what it has compiled by the file it is in: whoever changes the rows of
+`fold` touches this file, too.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ WINDOW: Final = 18
 #: judged one by one.
 COUNT, ENTER, DOUBT = range(3)
 
-#: Numbers up to here are kept.
+#: Numbers below it are kept.
 FITS: Final = 2**62
 
 
@@ -160,7 +161,7 @@ def merge(
         windows[at, TURNOVER] += folded[fold.TURNOVER, j] + (1 if total < low else 0)
         windows[at, TURNOVER_LOW] = np.int64(total)
         windows[at, LAST] = offsets[folded[fold.LAST, j]]
-        if windows[at, VOLUME] > FITS or windows[at, TRADES] > FITS:
+        if windows[at, VOLUME] >= FITS or windows[at, TRADES] >= FITS:
             rows[s, OUTGROWN] = 1
     return left
 
@@ -190,9 +191,10 @@ def settle(
             continue
         s = slots[c]
         before = rows[s, WATERMARK]
-        watermark = max(before, summary[fold.NEWEST, c])
-        rows[s, WATERMARK] = watermark
-        rows[s, HORIZON] = max(rows[s, HORIZON], watermark - grace_ns)
+        newest = summary[fold.NEWEST, c]
+        if newest > before:
+            rows[s, WATERMARK] = newest
+            rows[s, HORIZON] = max(rows[s, HORIZON], newest - grace_ns)
         rows[s, ACTIVE] = now_ns
         found[4, 0] += bounds[c + 1] - bounds[c]
         if rows[s, HORIZON] >= rows[s, NEXT_END]:

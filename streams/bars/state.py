@@ -76,12 +76,8 @@ def dump(
             book.watermark_ns,
             book.horizon_ns,
             book.earliest_ns(spec),
-            position,
-            # Those that have no trade yet are made anew, for they are fed.
-            [
-                *(open_row(window) for window in book.windows.values() if window.trade_count),
-                *held.get(book, ()),
-            ],
+            max(position, book.restored_offset),
+            [*map(open_row, filter(_says_something, book.windows.values())), *held.get(book, ())],
             recent,
             list(book.parts),
             book.next_part,
@@ -90,6 +86,11 @@ def dump(
         for part in useless:
             rows[f"{book.name}|{part}"] = None
     return rows
+
+
+def _says_something(window: Window) -> bool:
+    """Whether it is not as it would be made anew where what feeds it is open."""
+    return bool(window.trade_count or window.published)
 
 
 def _dump_past(book: Book, spec: BarSpec, rows: dict[str, bytes | None]) -> Past:
@@ -154,6 +155,9 @@ def _load_book(
             f"the state of {name} knows bars of {', '.join(head.bar_types)}, not of {', '.join(added)}",
             hint="bars of a new type need their ticks from the start: read the topic with a new group",
         )
+    bar_types = list(map(BarType.parse, head.bar_types))
+    if len(bar_types) > len(spec.bar_types):
+        _check_feeders(name, bar_types, spec)
     book = Book(name, head.symbol, head.venue, series)
     book.watermark_ns = head.watermark_ns
     book.horizon_ns = head.horizon_ns
@@ -172,11 +176,30 @@ def _load_book(
         _recall(book, name, head.recent, spec)
         # Of its own: what was read would keep all of the row it was read from.
         book.rows = [row.copy() for row in head.recent.closed]
-        bar_types = list(map(BarType.parse, head.bar_types))
         _reopen(book, [to_open_window(row, bar_types) for row in head.open], bar_types)
     except (KeyError, ValueError, msgspec.DecodeError) as error:
         raise _unreadable(name, error) from None
     return book
+
+
+def _check_feeders(name: str, bar_types: Sequence[BarType], spec: BarSpec) -> None:
+    """Raises StateError where bars are made of others than before, of which some ticks are in them already."""
+    before = feeders(tuple(bar_types))
+    after = feeders(spec.bar_types)
+    names = {bar_type.name: None if feeder is None else after[feeder][0].name for bar_type, feeder in after}
+    for bar_type, feeder in before:
+        was = feeder
+        while was is not None and before[was][0].name not in names:
+            was = before[was][1]
+        # What the bars that are taken away hold passes on, and they were made of these.
+        made_of = None if was is None else before[was][0].name
+        if feeder is not None and bar_type.name in names and names[bar_type.name] != made_of:
+            gone = before[feeder][0].name
+            raise StateError(
+                f"the state of {name} has {bar_type.name} bars made of {gone} ones, which are taken away, "
+                f"and now they would be made of {names[bar_type.name]} ones, whose ticks they have in part",
+                hint=f"name {gone} again, or take {bar_type.name} away, too, or read the topic with a new group",
+            )
 
 
 def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[BarType]) -> None:

@@ -155,8 +155,9 @@ def fits(window: Window) -> bool:
     ids = window.first_id, window.last_id
     return (
         window.revision == window.published == 0
-        and window.trade_count <= m.FITS
-        and all(-m.FITS <= number // UNIT <= m.FITS and not number % UNIT for number in numbers)
+        and window.end_ns <= _MOST
+        and window.trade_count < m.FITS
+        and all(-m.FITS < number // UNIT < m.FITS and not number % UNIT for number in numbers)
         and not (window.turnover % _UNITS or window.buy_volume % UNIT or window.sell_volume % UNIT)
         and all(trade_id is None or isinstance(trade_id, str) or 0 <= trade_id <= _MOST for trade_id in ids)
     )

@@ -18,10 +18,10 @@ class Upkeep:
     """Sees to instruments while they are at hand: of many of them no cache holds what is known of each."""
 
     def __init__(self, spec: BarSpec, *, keep_state: bool) -> None:
-        """Without `keep_state` nothing is gathered for it, and ids are not forgotten when it is written."""
+        """Without `keep_state` rows are not gathered, and ids are forgotten when they are looked at."""
         self.keep_state = keep_state
         self.keep_rows = keep_state and spec.late is not Late.DROP
-        """Whether what closes is gathered."""
+        """Whether rows of what closes are gathered."""
         self.idle = IdleClock(spec.idle_ns, spec.grace_ns)
         self.changed: dict[Book, None] = {}
         """The instruments of which something is to be saved."""

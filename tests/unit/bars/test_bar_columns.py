@@ -679,3 +679,53 @@ def test_an_instrument_is_quiet_from_its_last_batch_on(way, size) -> None:
             an_engine.apply(records(value(size=size), start=number), now_ns)
         assert an_engine.idle(last_ns + A_SPEC.idle_ns - 1) == []
         assert an_engine.idle(last_ns + A_SPEC.idle_ns)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_with_less_grace_after_a_restart_nothing_closes_before_the_watermark_moves(way) -> None:
+    times = [(5.2, 10.5), (10.2,), (5,)]
+    rows: dict[str, bytes | None] = {}
+    offset, grace_ns, found = 0, 10 * SECOND, []
+    with reading(way):
+        for seconds in times:
+            an_engine = BarEngine(
+                spec("1s", grace_ns=grace_ns, max_future_ns=CENTURIES), WAYS[way][0](), "ticks", 3
+            )
+            an_engine.restore({key: row for key, row in rows.items() if row is not None})
+            log = records(*(value(ts_ns=T0 + round(at * SECOND)) for at in seconds), start=offset)
+            found.append(an_engine.apply(log, 0))
+            rows |= an_engine.changed()
+            offset, grace_ns = offset + len(log), 2 * SECOND
+    assert [(len(output.bars), output.counts.late) for output in found] == [(0, 0)] * 3
+
+
+@pytest.mark.parametrize("trade_id", ["t{}", 7, None])
+def test_without_state_ids_are_forgotten_all_the_same(trade_id) -> None:
+    """Text, and numbers of which not all ascend."""
+    a_spec = spec("1s", dedupe_ns=SECOND, retain_ns=SECOND, max_future_ns=CENTURIES)
+    with reading("columns"):
+        an_engine = BarEngine(a_spec, TidegateCodec(), "ticks", 3, keep_state=False)
+        for n in range(300):
+            ids = (
+                [2 * n + 1, 2 * n]
+                if trade_id == 7
+                else [trade_id and trade_id.format(2 * n + i) for i in (0, 1)]
+            )
+            log = records(*(value(ts_ns=T0 + n * SECOND, trade_id=one) for one in ids), start=2 * n)
+            assert an_engine.apply(log, 0).counts.accepted == 2
+    (book,) = an_engine._books.values()
+    assert len(book.seen) < 100
+    assert len(an_engine._upkeep.board._open) < 10
+
+
+@pytest.mark.parametrize("nanos", [0, 1])
+def test_a_sum_at_the_limit_of_the_tables_is_exact(nanos) -> None:
+    size = f"4611686018.{427387904 - nanos}"  # 2**62, and one less
+    log, ones = one_each(*[{"size": size, "side": "buy"}] * 4)
+    assert_all_the_same(A_SPEC, log, ones)
+
+
+def test_a_window_that_ends_after_the_last_instant_stays_in_its_book() -> None:
+    log, ones = one_each({"ts_ns": MAX_NS}, {"ts_ns": MAX_NS - 3 * SECOND // 2}, {"ts_ns": MAX_NS - SECOND})
+    a_spec = spec("1s", grace_ns=2 * SECOND, max_future_ns=CENTURIES)
+    assert_all_the_same(a_spec, log, ones)

@@ -378,6 +378,41 @@ def test_a_bar_type_may_be_taken_away() -> None:
     assert [(bar.type, bar.volume) for bar in again.close()] == [("1m", "3")]
 
 
+def test_a_bar_type_may_not_be_taken_away_where_ticks_would_count_twice() -> None:
+    first = engine(spec("1s", "1m", "90s", "1h"))
+    first.apply(log(trade(5), trade(65), trade(70), trade(100)), 0)
+    rows = first.changed()
+    with pytest.raises(StateError, match=r"1h bars made of 90s ones, .* of 1m ones") as caught:
+        restored(spec("1s", "1m", "1h"), rows)
+    assert "name 90s again" in caught.value.hint
+    again = restored(spec("1s", "90s", "1h"), rows)
+    assert [bar.trade_count for bar in again.close() if bar.type == "1h"] == [4]
+
+
+def test_what_was_published_early_is_not_published_again_after_a_restart() -> None:
+    first = engine(spec("1s", "1m"))
+    first.apply(log(trade(0)), T0)
+    assert [bar.type for bar in first.idle(T0 + 3600 * SECOND)] == ["1s", "1m"]
+    again = restored(first.spec, first.changed())
+    assert again.idle(T0 + 3600 * SECOND) == []
+    assert again.idle(T0 + 7200 * SECOND) == []
+
+
+def test_rows_that_contain_more_than_the_position_says_go_on_to_do_so() -> None:
+    first, changelog = engine(spec("1s")), {}
+    first.apply(log(trade(0)), T0)
+    changelog |= first.changed()
+    position = changelog[POSITION]
+    first.apply(log(trade(0), trade(0), start=1), T0)
+    changelog |= first.changed() | {POSITION: position}  # cut off before the position
+    again = restored(first.spec, changelog)
+    again.idle(T0 + 3600 * SECOND)
+    again.idle(T0 + 7200 * SECOND)
+    changelog |= again.changed() | {POSITION: position}
+    third = restored(first.spec, changelog)
+    assert third.apply(log(trade(0), trade(0), start=1), T0).counts.skipped == 2
+
+
 @given(durations, durations)
 def test_more_retention_after_a_restart_does_not_reach_what_was_forgotten(little, much) -> None:
     before = spec(late=Late.DEAD_LETTER, retain_ns=little)
