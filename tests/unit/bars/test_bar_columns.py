@@ -90,11 +90,11 @@ def counted_sheets() -> Iterator[list[int]]:
         yield made
 
 
-def outcome(way, a_spec, log, sizes=(), *, venue="", restart=-1, told=True):
+def outcome(way, a_spec, log, sizes=(), *, venue="", restart=-1, told=True, then=None):
     """All that comes of a log in batches of these sizes.
 
     Before the batch `restart` the engine starts anew from its rows: `told` of its position, or else, as from a
-    changelog that was cut off, with the batch before again.
+    changelog that was cut off, with the batch before again; and with the settings `then`, if any.
     """
     codec = WAYS[way][0]
     rows: dict[str, bytes] = {}
@@ -108,7 +108,7 @@ def outcome(way, a_spec, log, sizes=(), *, venue="", restart=-1, told=True):
                 if not told:
                     rows.pop("", None)
                     again = before
-                an_engine = BarEngine(a_spec, codec(venue), "ticks", 3)
+                an_engine = BarEngine(then or a_spec, codec(venue), "ticks", 3)
                 an_engine.restore(rows)
             before = batch
             given: Sequence[Record] = [*again, *batch]
@@ -349,9 +349,11 @@ venues = st.sampled_from(["", "", "X"])
 
 
 @settings(deadline=None)
-@given(specs, logs(), cuts, venues, st.integers(-1, 5), st.booleans())
-def test_columns_and_runs_give_what_one_by_one_gives(a_spec, log, sizes, venue, restart, told) -> None:
-    assert_all_the_same(a_spec, log, sizes, venue=venue, restart=restart, told=told)
+@given(specs, logs(), cuts, venues, st.integers(-1, 5), st.booleans(), st.none() | specs)
+def test_columns_and_runs_give_what_one_by_one_gives(a_spec, log, sizes, venue, restart, told, then) -> None:
+    if then is not None:
+        then = replace(then, bar_types=a_spec.bar_types)
+    assert_all_the_same(a_spec, log, sizes, venue=venue, restart=restart, told=told, then=then)
 
 
 calm_shapes = shapes.map(lambda shape: replace(shape, odd=0))
