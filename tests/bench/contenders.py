@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import psutil
 from confluent_kafka import KafkaException
 
 from bench.bars import Made, WrongBarsError, check, count_records, read_bars
-from bench.feed import PARTITIONS, Key, Prefilled
+from bench.feed import BAR_TYPES, PARTITIONS, Key, Prefilled
 from support.kafka import TestTopics
 from support.workers import OWN_TOPICS, ROOT, Group, Worker, environment
 
@@ -85,14 +85,14 @@ class _StockWorker(Worker):
             )
 
 
-def tidegate(bench: Bench, filled: Prefilled) -> Lap:
+def tidegate(bench: Bench, filled: Prefilled, bar_types: Collection[str] = tuple(BAR_TYPES)) -> Lap:
     """One `tidegate worker --roles bars` with its default settings."""
     with bench.topics(*OWN_TOPICS) as topics:
         group = topics.prefix.rstrip(".")
         config = bench.folder / "tidegate.toml"
         config.write_text(
             f'broker = "{bench.bootstrap}"\ngroup = "{group}"\ntopic_prefix = "{topics.prefix}"\n'
-            f'[[ticks]]\ntopic = "{filled.topic}"\nbars = ["1s", "1m"]\n'
+            f'[[ticks]]\ntopic = "{filled.topic}"\nbars = {json.dumps(list(bar_types))}\n'
         )
         with Worker(bench.folder, "tidegate", config, "--roles", "bars") as worker:
             timed = _follow(worker, Group(bench.bootstrap, f"{group}-bars"), filled)
@@ -100,7 +100,7 @@ def tidegate(bench: Bench, filled: Prefilled) -> Lap:
         dead = count_records(bench.bootstrap, f"{topics.prefix}ticks.dlq.v1")
         if dead:
             raise WrongBarsError(f"tidegate: {dead:,} dead letters of ticks without a fault")
-        return timed._replace(bars=_checked("tidegate", bench, f"{topics.prefix}bars.v1", filled))
+        return timed._replace(bars=_checked("tidegate", bench, f"{topics.prefix}bars.v1", filled, bar_types))
 
 
 def stock(bench: Bench, filled: Prefilled) -> Lap:
@@ -179,7 +179,9 @@ def cpu_seconds(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def _checked(who: str, bench: Bench, topic: str, filled: Prefilled) -> dict[Key, Made]:
-    made = read_bars(bench.bootstrap, topic)
-    check(who, made, filled.bars)
+def _checked(
+    who: str, bench: Bench, topic: str, filled: Prefilled, bar_types: Collection[str] = tuple(BAR_TYPES)
+) -> dict[Key, Made]:
+    made = {key: bar for key, bar in read_bars(bench.bootstrap, topic).items() if key.type in BAR_TYPES}
+    check(who, made, {key: bar for key, bar in filled.bars.items() if key.type in bar_types})
     return made
