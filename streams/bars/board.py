@@ -9,7 +9,7 @@ time. Whoever needs to know more has it given back first (`release`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from heapq import heapify
 from typing import TYPE_CHECKING, Final
 
@@ -249,17 +249,16 @@ class Board:
             if not self._upkeep.keep_state:
                 book.forget_ids(self._spec)
 
-    def open_rows(self, books: Sequence[Book]) -> dict[Book, list[Raw]]:
-        """The open windows that ticks go into, of books that are held, as they are written for the state."""
+    def save(self, changed: Iterable[Book]) -> dict[Book, list[Raw]]:
+        """Let those of these books that are held know all but their open windows; gives those as state rows."""
+        books = [book for book in changed if book.held]
+        self.recall(books)
+        self._rows[:, m.DIRTY] = 0
         numbers, lengths, bounds = self._find(books)
         rows = self._open.state_rows(numbers, self._numbers[lengths])
         if rows is None:
             rows = list(map(open_row, self._open.read(numbers, lengths)))
         return {book: rows[begin:end] for book, begin, end in zip(books, bounds, bounds[1:], strict=False)}
-
-    def clean(self) -> None:
-        """What has changed until now is saved."""
-        self._rows[:, m.DIRTY] = 0
 
     def _find(self, books: Sequence[Book]) -> tuple[Ints, Ints, list[int]]:
         """The rows of the open windows of books, their lengths, and where those of each book begin and end."""

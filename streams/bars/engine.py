@@ -25,7 +25,8 @@ from streams.bars.types import BarSpec, Output, Record
 from streams.bars.upkeep import Upkeep
 from streams.bars.window import Window
 
-#: So many windows of an instrument may be open at a time where batches are folded.
+#: With more windows than these within the grace ticks are judged one by one: a `Board` looks for the window of a
+#: tick from the latest on, a `Book` by its key.
 _MANY_OPEN: Final = 128
 
 
@@ -133,12 +134,7 @@ class BarEngine:
         rows: dict[str, bytes | None] = dict.fromkeys(self._garbage)
         self._garbage.clear()
         changed, board = list(self._upkeep.changed), self._upkeep.board
-        held: Mapping[Book, list[Raw]] = {}
-        if board is not None:
-            at_board = [book for book in changed if book.held]
-            board.recall(at_board)
-            board.clean()
-            held = board.open_rows(at_board)
+        held: Mapping[Book, list[Raw]] = {} if board is None else board.save(changed)
         rows.update(dump(changed, held, self.spec, self.position))
         self._upkeep.changed.clear()
         if self.position != self._saved_position:
