@@ -15,10 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from schemas.codecs.scan import DECIMAL, DIGITS, INTEGER, NAME, SIDE, TEXT, Bytes, Words, scan
-from schemas.codecs.spans import PAD, Ints, Spans
+from schemas.codecs.roster import Roster, Texts
+from schemas.codecs.scan import DECIMAL, DIGITS, INTEGER, SIDE, TEXT, scan
+from schemas.codecs.spans import PAD, Ints, Spans, bytes_and_words
+from schemas.errors import BadTick
 from schemas.fixed import SCALE
-from schemas.trade import Names, instrument
+from schemas.trade import Names
 
 UNIT: Final = 10 ** (SCALE - DIGITS)
 """What those are in units of `schemas.fixed`."""
@@ -27,8 +29,8 @@ _PIECE = re.compile(rb"(\s*:\s*)([-0-9.eE]+)(\s*[,}]\s*)").fullmatch
 _COLON = re.compile(rb"\s*:\s*").fullmatch
 _TEXTS = frozenset({"symbol", "venue", "price", "size", "trade_id", "side"})
 _NUMBERS = frozenset({"ts_ns", "price", "size", "trade_id", "recv_ns", "count"})
-_KINDS = {"symbol": NAME, "venue": NAME, "price": DECIMAL, "size": DECIMAL, "side": SIDE}
-"""Those of the other fields are integers, and that of an id in quotes is text."""
+_KINDS = {"price": DECIMAL, "size": DECIMAL, "side": SIDE}
+"""Those of the others are text where they are in quotes, and integers where not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,11 @@ class Columns:
     """Trades in order of arrival. What is not given is None; nothing is checked but that it can be read."""
 
     instruments: list[Names]
-    """Venue and symbol."""
+    """Venue and symbol of all that the feed has named so far."""
+    present: Ints
+    """Which of them have trades here, in the order in which they come."""
     code: Ints
-    """Which of them."""
+    """Which of these."""
     ts_ns: Ints
     price: Ints
     """In units of 1e-9, as sizes are."""
@@ -47,6 +51,10 @@ class Columns:
     trade_id: Ints | list[str] | None
     count: Ints | None
     recv_ns: Ints | None
+
+    def names(self, chosen: Ints) -> list[Names]:
+        """Venue and symbol of these trades."""
+        return list(map(self.instruments.__getitem__, self.present[self.code[chosen]].tolist()))
 
 
 class NotSo(Exception):
@@ -93,7 +101,7 @@ class Layout:
             for field, after in zip(self._fields, self._constants[1:], strict=True)
         }
         self._form: tuple[Any, ...] = (  # of `scan`, as far as it is always the same
-            *_bytes_and_words(b"".join((*self._constants, PAD))),
+            *bytes_and_words(b"".join((*self._constants, PAD))),
             np.cumsum([len(constant) for constant in self._constants]),
             np.array(list(self._kinds.values()), np.int64),
         )
@@ -112,17 +120,18 @@ class Layout:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def columns(self, records: Sequence[bytes | None], venue: str) -> Columns:
+    def columns(self, records: Sequence[bytes | None], roster: Roster) -> Columns:
         """Read records, of which there is one at least. Raises NotSo, and nothing else."""
         spans = Spans.of(records)
         cells = Cells(spans.data, self._kinds, len(records))
-        fitting = scan(*_bytes_and_words(spans.data), spans.begins, spans.ends, *self._form, *cells.arrays)
+        fitting = scan(*bytes_and_words(spans.data), spans.begins, spans.ends, *self._form, *cells.arrays)
         if fitting < len(records):
             raise NotSo
         try:
-            instruments, code = _instruments(cells, venue)
+            present, code = roster.find(spans.data, cells.texts("venue"), cells.texts("symbol"))
             return Columns(
-                instruments,
+                roster.instruments,
+                present,
                 code,
                 cells["ts_ns"],
                 cells["price"],
@@ -132,7 +141,7 @@ class Layout:
                 cells.get("count"),
                 cells.get("recv_ns"),
             )
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, BadTick):
             raise NotSo from None
 
 
@@ -143,13 +152,12 @@ class Cells(Mapping[str, Ints]):
         self._data = data
         self._kinds = kinds
         self._row = {field: row for row, field in enumerate(kinds)}
-        self._values, self._starts, self._widths, self._firsts = np.empty((4, len(kinds), records), np.int64)
-        self._names = np.zeros(len(kinds), np.int64)
+        self._values, self._starts, self._widths = np.empty((3, len(kinds), records), np.int64)
 
     @property
     def arrays(self) -> tuple[Ints, ...]:
         """What `scan` fills."""
-        return self._values, self._starts, self._widths, self._firsts, self._names
+        return self._values, self._starts, self._widths
 
     def __getitem__(self, field: str) -> Ints:
         column: Ints = self._values[self._row[field]]
@@ -161,37 +169,17 @@ class Cells(Mapping[str, Ints]):
     def __len__(self) -> int:
         return len(self._kinds)
 
-    def names(self, field: str) -> list[str]:
-        """The names that the values of such a field stand for."""
+    def texts(self, field: str) -> Texts:
+        """The texts of a field; where there is no such field, empty ones."""
+        if field not in self:
+            return Texts(*np.zeros((3, self._values.shape[1]), np.int64))
         row = self._row[field]
-        return self._texts(row, self._firsts[row, : self._names[row]])
+        return Texts(self._values[row], self._starts[row], self._widths[row])
 
     def ids(self, field: str) -> Ints | list[str] | None:
         """Ids, numbers or texts."""
-        if self._kinds.get(field) == TEXT:
-            return self._texts(self._row[field], slice(None))
-        return self.get(field)
-
-    def _texts(self, row: int, chosen: Ints | slice) -> list[str]:
-        starts = self._starts[row, chosen]
-        ends = starts + self._widths[row, chosen]
-        return [self._data[at:end].decode() for at, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-
-
-def _instruments(cells: Cells, own: str) -> tuple[list[Names], Ints]:
-    symbols, symbol_codes = cells.names("symbol"), cells["symbol"]
-    if "venue" not in cells:
-        return [(own, text) for text in symbols], symbol_codes
-    venues = cells.names("venue")  # which must be text, though it does not count beside our own
-    if own or len(venues) == 1:
-        return [(own or venues[0], text) for text in symbols], symbol_codes
-    pairs, codes = np.unique(cells["venue"] * len(symbols) + symbol_codes, return_inverse=True)
-    found = [(venues[v], symbols[s]) for v, s in (divmod(pair, len(symbols)) for pair in pairs.tolist())]
-    if len({instrument(*names) for names in found}) < len(found):
-        raise NotSo  # two spellings of one instrument
-    return found, codes
-
-
-def _bytes_and_words(data: bytes) -> tuple[Bytes, Words]:
-    """Of a text with `PAD` at its end: its bytes, and the eight from each of them on as one integer."""
-    return np.frombuffer(data, np.uint8), np.ndarray((len(data) - len(PAD) + 1,), "<u8", data, 0, (1,))
+        if self._kinds.get(field) != TEXT:
+            return self.get(field)
+        _, starts, widths = self.texts(field)
+        places = zip(starts.tolist(), (starts + widths).tolist(), strict=True)
+        return [self._data[at:end].decode() for at, end in places]

@@ -9,13 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from schemas.codecs.spans import Ints
+from schemas.codecs.spans import Bytes, Ints, Words
 from schemas.compiled import BYTES, INT, INTS, TABLE, WORDS, compiled, part
-
-Bytes = NDArray[np.uint8]
-Words = NDArray[np.uint64]
 
 #: Fraction digits of decimals, and so their unit.
 DIGITS: Final = 9
@@ -24,9 +20,8 @@ DIGITS: Final = 9
 INTEGER: Final = 0  # digits without a sign and without zeros in front: the number
 DECIMAL: Final = 1  # the same, perhaps with a point and up to `DIGITS` digits after it: in units of 1e-9
 SIDE: Final = 2  # buy or sell: 1 or -1
-NAME: Final = 3  # a text that repeats: a number for each, from 0 on, in the order in which they come
-TEXT: Final = 4  # any text: nothing
-#: Of names and texts `starts` and `widths` tell where they stand: a row for each field, a column for each record.
+TEXT: Final = 3  # any text: a hash of it
+#: Of texts `starts` and `widths` tell where they stand: a row for each field, a column for each record.
 
 _MOST: Final = 2**63 - 1
 _TENTH: Final = _MOST // 10
@@ -66,7 +61,8 @@ def _number(data: Bytes, at: int, end: int, stop: int, digits: int) -> tuple[int
 
 
 @part
-def _equal(words: Words, at: int, others: Words, other_at: int, width: int) -> bool:
+def equal(words: Words, at: int, others: Words, other_at: int, width: int) -> bool:
+    """Whether so many bytes are the same in two texts."""
     for i in range(0, width, 8):
         different = words[at + i] ^ others[other_at + i]
         if width - i < 8:
@@ -76,7 +72,7 @@ def _equal(words: Words, at: int, others: Words, other_at: int, width: int) -> b
     return True
 
 
-@compiled(INT, BYTES, WORDS, INTS, INTS, BYTES, WORDS, INTS, INTS, TABLE, TABLE, TABLE, TABLE, INTS)
+@compiled(INT, BYTES, WORDS, INTS, INTS, BYTES, WORDS, INTS, INTS, TABLE, TABLE, TABLE)
 def scan(
     data: Bytes,
     words: Words,
@@ -89,20 +85,13 @@ def scan(
     values: Ints,
     starts: Ints,
     widths: Ints,
-    firsts: Ints,
-    names: Ints,
 ) -> int:
     """Read records that stand at these places; gives how many fit, up to the first that does not.
 
     There is a constant before each value and one after the last, each but the first with a byte at least. Words
-    are the eight bytes from each byte on. `firsts` becomes, for each field of names, the record in which each was
-    first, and `names` how many there are.
+    are the eight bytes from each byte on.
     """
     fields = len(kinds)
-    room = 16
-    while room < 2 * len(ends):
-        room *= 2
-    table = np.full((fields, room), -1, np.int64)
     for record in range(len(ends)):
         at, end = int(begins[record]), int(ends[record])
         if at < 0:  # without a value
@@ -111,7 +100,7 @@ def scan(
         for field in range(fields + 1):
             until = int(constant_ends[field])
             width = until - c
-            if end - at < width or not _equal(words, at, constant_words, c, width):
+            if end - at < width or not equal(words, at, constant_words, c, width):
                 return record
             at += width
             c = until
@@ -141,23 +130,8 @@ def scan(
                     values[field, record] = -1
                 else:
                     return record
-            elif kind == NAME:
-                slot = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(room - 1))
-                while True:
-                    code = table[field, slot]
-                    if code < 0:
-                        code = names[field]
-                        table[field, slot] = code
-                        firsts[field, code] = record
-                        names[field] = code + 1
-                        break
-                    first = firsts[field, code]
-                    if widths[field, first] == width and _equal(
-                        words, starts[field, first], words, start, width
-                    ):
-                        break
-                    slot = (slot + 1) & (room - 1)
-                values[field, record] = code
+            else:
+                values[field, record] = np.int64(key)
         if at != end:
             return record
     return len(ends)

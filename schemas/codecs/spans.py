@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint64]
 
 PAD: Final = bytes(8)
 """After a text, so that there is a word of eight bytes at its last byte, too."""
@@ -51,3 +53,8 @@ class Spans(Sequence[bytes | None]):
         data = self.data
         for begin, end in zip(self.begins.tolist(), self.ends.tolist(), strict=True):
             yield None if begin < 0 else data[begin:end]
+
+
+def bytes_and_words(data: bytes) -> tuple[Bytes, Words]:
+    """Of a text with `PAD` at its end: its bytes, and the eight from each of them on as one integer."""
+    return np.frombuffer(data, np.uint8), np.ndarray((len(data) - len(PAD) + 1,), "<u8", data, 0, (1,))

@@ -32,6 +32,7 @@ from schemas.trade import Trade, Trades
 
 if TYPE_CHECKING:
     from schemas.codecs.layout import Columns, Layout
+    from schemas.codecs.roster import Roster
 
 N = TypeVar("N", str, msgspec.Raw)
 
@@ -83,6 +84,7 @@ class TidegateCodec(Codec):
     def __init__(self, venue: str = "") -> None:
         super().__init__(venue)
         self._layout: Layout | None = None
+        self._roster: Roster | None = None
         self._misses = self._passes = 0
         """Where no batch is of one layout it costs time to try: more and more of them are passed over."""
 
@@ -101,18 +103,20 @@ class TidegateCodec(Codec):
     def _read_columns(self, values: Sequence[bytes | None]) -> Columns | None:
         # It takes its time to import: not for those who only ask for help.
         from schemas.codecs.layout import Layout, NotSo
+        from schemas.codecs.roster import Roster
 
+        roster = self._roster = self._roster or Roster(self.venue)
         known = self._layout
         try:
             if known is not None:
-                return self._usable(known.columns(values, self.venue))
+                return self._usable(known.columns(values, roster))
         except (NotSo, BadTick):
             pass  # the producer writes otherwise now, or one record is not like the others
         try:
             first = values[0] or b""
             _usual(first)
             self._layout = layout = Layout(first)
-            return None if layout == known else self._usable(layout.columns(values, self.venue))
+            return None if layout == known else self._usable(layout.columns(values, roster))
         except (NotSo, BadTick, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
@@ -151,7 +155,6 @@ class TidegateCodec(Codec):
 
     def _usable(self, columns: Columns) -> Columns:
         """Raises BadTick unless every trade is a good one."""
-        check_names(columns.instruments)
         for times in (columns.ts_ns, columns.recv_ns):
             if times is not None:
                 check_ns(int(times.min()))

@@ -19,7 +19,8 @@ from msgspec import Raw
 from schemas.codecs.spans import Ints
 from streams.bars import fold
 from streams.bars import merge as m
-from streams.bars.book import NEVER, Book, Series
+from schemas.trade import Names
+from streams.bars.book import NEVER, Book, Books, Series
 from streams.bars.rows import open_row
 from streams.bars.table import ROWS, Table, fits
 from streams.bars.types import SECOND
@@ -39,7 +40,9 @@ _IDS: Final = 1 << 16
 class Board:
     """The tables of one engine."""
 
-    def __init__(self, upkeep: Upkeep, series: Sequence[Series]) -> None:
+    def __init__(self, upkeep: Upkeep, series: Sequence[Series], books: Books) -> None:
+        """`books` are all there are."""
+        self._all = books
         self._upkeep = upkeep
         self._spec = upkeep.spec
         self._series = series
@@ -49,21 +52,20 @@ class Board:
         self._numbers = np.array([root.number for root in self._roots], np.int64)
         self._books: list[Book] = []
         """By slot, which is the number of their row."""
+        self._instruments: list[Names] = []
+        self._slots = np.empty(0, np.int64)
+        """By the number of an instrument among those of the sheets; -1 where it is not known yet."""
         self._rows = np.empty((0, m.LATEST + len(self._roots)), np.int64)
         self._open = Table([root.name for root in self._roots], intervals_ns)
         self._log, self._recalled = np.empty((_IDS, 3), np.int64), np.empty(2 * _IDS, np.int64)
         """Trade ids, each with its mark and the entry before of its instrument; and room for `recall`."""
         self._logged = 0
 
-    def take(self, batch: Batch, sheet: Sheet, books: Sequence[Book]) -> list[int]:
-        """Let a batch count, of instruments of which all ticks do; gives the numbers of the ticks of others.
-
-        `books` are those of the sheet's instruments.
-        """
-        first = batch.intake.records.offsets[0]
-        slots = np.array([book.slot if book.held else self._hold(book, first) for book in books], np.int64)
+    def take(self, batch: Batch, sheet: Sheet) -> list[int]:
+        """Let a batch count, of instruments of which all ticks do; gives the numbers of the ticks of others."""
+        slots = self._find(sheet, batch.intake.records.offsets[0])
         verdict = self._judge(batch, sheet, slots)
-        self._enter(sheet, books, verdict)
+        self._enter(sheet, slots, verdict)
         self._merge(sheet, slots, verdict)
         self._settle(batch, sheet, slots, verdict)
         doubted = verdict == m.DOUBT
@@ -71,6 +73,33 @@ class Board:
             return []
         numbers = sheet.numbers[np.repeat(doubted, np.diff(sheet.bounds))]
         return np.sort(numbers).tolist()  # type: ignore[no-any-return]
+
+    def _find(self, sheet: Sheet, first: int) -> Ints:
+        """The slots of a sheet's instruments, -1 of those that cannot be held; its first offset is `first`."""
+        columns = sheet.columns
+        if columns.instruments is not self._instruments:
+            self._instruments, self._slots = columns.instruments, self._slots[:0]
+        if len(self._slots) < len(columns.instruments):
+            more = np.full(2 * len(columns.instruments) - len(self._slots), -1, np.int64)
+            self._slots = np.concatenate((self._slots, more))
+        slots = self._slots[columns.present]
+        if len(slots) and slots.min() < 0:
+            for number in columns.present[slots < 0].tolist():
+                self._slots[number] = self._slot(self._all[columns.instruments[number]])
+            slots = self._slots[columns.present]
+        for code in np.flatnonzero(self._rows[slots, m.HELD] < 1).tolist():
+            if not self._hold(self._books[slots[code]], first):
+                slots[code] = -1
+        return slots
+
+    def _slot(self, book: Book) -> int:
+        if book.slot < 0:
+            book.slot = len(self._books)
+            self._books.append(book)
+            if book.slot == len(self._rows):
+                more = np.full((len(self._rows) + ROWS, self._rows.shape[1]), -1, np.int64)
+                self._rows = np.concatenate((self._rows, more))
+        return book.slot
 
     def _judge(self, batch: Batch, sheet: Sheet, slots: Ints) -> Ints:
         verdict = np.empty(len(slots), np.int64)
@@ -82,16 +111,16 @@ class Board:
             m.doubt_ahead(sheet.columns.code, sheet.columns.ts_ns, stamps_ms, max_future_ns, verdict)
         return verdict
 
-    def _enter(self, sheet: Sheet, books: Sequence[Book], verdict: Ints) -> None:
+    def _enter(self, sheet: Sheet, slots: Ints, verdict: Ints) -> None:
         """Enter ids that cannot be told to be new by comparing them with one; who has an old one is doubted."""
         if self._spec.dedupe_ns is None:
             return
         codes = np.flatnonzero(verdict == m.ENTER if sheet.texts is None else verdict != m.DOUBT)
         if len(codes):
-            entering = [books[code] for code in codes.tolist()]
+            entering = [self._books[slot] for slot in slots[codes].tolist()]
             self.recall(entering)
             verdict[codes] = np.where(sheet.enter(codes, entering), m.ENTER, m.DOUBT)
-            self._rows[[book.slot for book in entering], m.LAST_ID] = [book.seen.top for book in entering]
+            self._rows[slots[codes], m.LAST_ID] = [book.seen.top for book in entering]
 
     def _merge(self, sheet: Sheet, slots: Ints, verdict: Ints) -> None:
         columns, windows = sheet.columns, self._open
@@ -178,18 +207,12 @@ class Board:
             next_ends.append(min(next_end_ns, book.next_end_ns, _MOST))
         self._rows[due, m.NEXT_END] = next_ends
 
-    def _hold(self, book: Book, first: int) -> int:
-        """Take a book over; gives its slot, or -1 where it cannot be. `first` is the first offset of the batch."""
+    def _hold(self, book: Book, first: int) -> bool:
+        """Take a book over, where it can be. `first` is the first offset of the batch."""
         series = self._series
         roots = [(key, w) for key, w in book.windows.items() if series[key % SECOND].feeder is None]
         if first <= book.restored_offset or not all(fits(window) for _, window in roots):
-            return -1
-        if book.slot < 0:
-            book.slot = len(self._books)
-            self._books.append(book)
-            if book.slot == len(self._rows):
-                more = np.zeros((len(self._rows) + ROWS, self._rows.shape[1]), np.int64)
-                self._rows = np.concatenate((self._rows, more))
+            return False
         row = self._rows[book.slot]
         row[:] = -1
         row[m.WATERMARK] = book.watermark_ns
@@ -199,7 +222,7 @@ class Board:
         row[m.ACTIVE] = book.active_ns or 0
         row[m.ALARMED] = book.alarmed
         row[m.DIRTY] = row[m.OUTGROWN] = 0
-        book.held = True
+        row[m.HELD] = book.held = True
         if roots:
             for key, window in sorted(roots):
                 del book.windows[key]
@@ -208,15 +231,15 @@ class Board:
             book.ends = [key + series[key % SECOND].interval_ns for key in book.windows]
             heapify(book.ends)
             book.next_end_ns = book.ends[0] - book.ends[0] % SECOND if book.ends else NEVER
-        return book.slot
+        return True
 
     def release(self, book: Book) -> None:
         """Give a book back all that was taken over."""
         self.recall([book])
         row = self._rows[book.slot]
-        book.held = False
+        row[m.HELD] = book.held = False
         book.active_ns = int(row[m.ACTIVE])
-        numbers, lengths, _ = self._find([book])
+        numbers, lengths, _ = self._windows_of([book])
         for root, window in zip(lengths.tolist(), self._open.read(numbers, lengths), strict=True):
             book.put(self._roots[root], window)
             for fed in self._roots[root].feeds:
@@ -254,13 +277,13 @@ class Board:
         books = [book for book in changed if book.held]
         self.recall(books)
         self._rows[:, m.DIRTY] = 0
-        numbers, lengths, bounds = self._find(books)
+        numbers, lengths, bounds = self._windows_of(books)
         rows = self._open.state_rows(numbers, self._numbers[lengths])
         if rows is None:
             rows = list(map(open_row, self._open.read(numbers, lengths)))
         return {book: rows[begin:end] for book, begin, end in zip(books, bounds, bounds[1:], strict=False)}
 
-    def _find(self, books: Sequence[Book]) -> tuple[Ints, Ints, list[int]]:
+    def _windows_of(self, books: Sequence[Book]) -> tuple[Ints, Ints, list[int]]:
         """The rows of the open windows of books, their lengths, and where those of each book begin and end."""
         slots = np.array([book.slot for book in books], np.int64)
         bounds = np.empty(len(slots) + 1, np.int64)

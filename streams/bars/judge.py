@@ -85,9 +85,8 @@ class Judge:
             # It takes its time to import, as a sheet does.
             from streams.bars.board import Board
 
-            self._upkeep.board = Board(self._upkeep, self._series)
-        books = [self._books[names] for names in sheet.columns.instruments]
-        if doubted := self._upkeep.board.take(batch, sheet, books):
+            self._upkeep.board = Board(self._upkeep, self._series, self._books)
+        if doubted := self._upkeep.board.take(batch, sheet):
             self.take(batch, sheet.ticks(doubted))
 
     def take(self, batch: Batch, ticks: Ticks) -> None:

@@ -16,10 +16,11 @@ from schemas.codecs.spans import Ints
 from schemas.compiled import INT, INTS, TABLE, VOID, compiled
 from streams.bars import fold
 
-#: Columns of `rows`, a row for each instrument. Instants are nanoseconds since the epoch; `LOGGED` is the entry of
-#: its last trade id in `log`, `OUTGROWN` whether a number has become too large, and at `LATEST` and behind it, one
-#: for each length of windows, is that of its latest window in `windows`; -1 for none.
-WATERMARK, HORIZON, NEXT_END, LAST_ID, LOGGED, ACTIVE, ALARMED, DIRTY, OUTGROWN, LATEST = range(10)
+#: Columns of `rows`, a row for each instrument. `HELD` is whether the rest of it holds. Instants are nanoseconds since
+#: the epoch; `LOGGED` is the entry of its last trade id in `log`, `OUTGROWN` whether a number has become too large,
+#: and at `LATEST` and behind it, one for each length of windows, is that of its latest window in `windows`; -1 for
+#: none.
+HELD, WATERMARK, HORIZON, NEXT_END, LAST_ID, LOGGED, ACTIVE, ALARMED, DIRTY, OUTGROWN, LATEST = range(11)
 
 #: Columns of `windows`, a row for each open window. `EARLIER` is the next earlier one of its instrument and length.
 (

@@ -28,7 +28,7 @@ class Sheet:
         """Raises OverflowError where a number might not fit, or ticks are in too great disorder."""
         self.columns = columns
         self.offsets = np.array(offsets, np.int64)
-        count, instruments = len(columns.code), len(columns.instruments)
+        count, instruments = len(columns.code), len(columns.present)
         ids = columns.trade_id
         self.bounds = np.empty(instruments + 1, np.int64)
         """Those of instrument c are at `bounds[c]` to `bounds[c + 1]` of `numbers` and `marks_ns`, in order of
@@ -97,7 +97,7 @@ class Sheet:
             _or_none(columns.side),
             _or_none(columns.count),
             interval_ns,
-            np.empty(len(columns.instruments), np.int64),
+            np.empty(len(columns.present), np.int64),
             windows,
         )
         if found < 0:
@@ -114,7 +114,7 @@ def ticks_of(columns: Columns, numbers: list[int] | None = None) -> Ticks:
         chosen = np.array(numbers, np.int64)
     count = len(numbers)
     trades = Trades(
-        [columns.instruments[code] for code in columns.code[chosen].tolist()],
+        columns.names(chosen),
         columns.ts_ns[chosen].tolist(),
         _scaled(columns.price[chosen]),
         _scaled(columns.size[chosen]),

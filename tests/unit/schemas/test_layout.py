@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from unittest import mock
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from test_tick_agreement import ticks
 
 from schemas.codecs import get_codec
 from schemas.codecs.layout import UNIT, Columns, Layout, NotSo
+from schemas.codecs.roster import Roster
 from schemas.errors import BadTick
 from schemas.trade import Trade
 
@@ -34,16 +36,17 @@ def record(**fields: object) -> bytes:
 
 def read(records: list[bytes], layout: Layout | None = None) -> list[Trade]:
     """As columns, made into trades again. Raises NotSo."""
-    return trades_of((layout or Layout(records[0])).columns(records, ""))
+    return trades_of((layout or Layout(records[0])).columns(records, Roster("")))
 
 
 def trades_of(columns: Columns) -> list[Trade]:
     count = len(columns.code)
+    names = columns.names(np.arange(count))
     ids = [None] * count if columns.trade_id is None else list(columns.trade_id)
     return [
         Trade(
-            symbol=columns.instruments[columns.code[i]][1],
-            venue=columns.instruments[columns.code[i]][0],
+            symbol=names[i][1],
+            venue=names[i][0],
             ts_ns=int(columns.ts_ns[i]),
             price=int(columns.price[i]) * UNIT,
             size=int(columns.size[i]) * UNIT,
@@ -143,7 +146,7 @@ def test_what_is_no_such_record_is_left_to_the_decoder(value) -> None:
 
 def test_a_record_without_a_value_is_left_to_the_decoder() -> None:
     with pytest.raises(NotSo):
-        Layout(record()).columns([record(), None], "")
+        Layout(record()).columns([record(), None], Roster(""))
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"rubbish", record(symbol="a\\b"), record()[:-2]], ids=repr)
@@ -236,7 +239,7 @@ def test_a_record_with_any_byte_gone_wrong_is_read_as_the_decoder_does_or_not_at
         for byte in WRONG:
             records = [good, good[:at] + byte + good[at + 1 :]]
             with suppress(NotSo):
-                layout.columns(records, venue)
+                layout.columns(records, Roster(venue))
                 assert_read_as_decoded_or_not_at_all(records, good, venue)
 
 
