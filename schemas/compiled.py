@@ -18,6 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 VOID: Final = types.void
 INT: Final = types.int64
+BUFFER: Final = types.uint8[::1]
 BYTES: Final = types.Array(types.uint8, 1, "C", readonly=True)
 WORDS: Final = types.Array(types.uint64, 1, "A", readonly=True, aligned=False)
 INTS: Final = types.int64[::1]

@@ -10,20 +10,18 @@ time. Whoever needs to know more has it given back first (`release`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from heapq import heapify
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from msgspec import Raw
 
 from schemas.codecs.spans import Ints
-from streams.bars import fold
-from streams.bars import merge as m
 from schemas.trade import Names
+from streams.bars import closing, fold
+from streams.bars import merge as m
 from streams.bars.book import NEVER, Book, Books, Series
-from streams.bars.rows import open_row
+from streams.bars.rows import written_again
+from streams.bars.state import Rows
 from streams.bars.table import ROWS, Table, fits
-from streams.bars.types import SECOND
 
 if TYPE_CHECKING:
     from streams.bars.judge import Batch
@@ -36,27 +34,33 @@ _MOST: Final = 2**63 - 1
 #: So many trade ids may wait to be entered in their books.
 _IDS: Final = 1 << 16
 
+#: Of an instrument so many closed windows may be kept that are of no use any more.
+_ROOM: Final = 32
+
 
 class Board:
     """The tables of one engine."""
 
-    def __init__(self, upkeep: Upkeep, series: Sequence[Series], books: Books) -> None:
-        """`books` are all there are."""
-        self._all = books
+    def __init__(
+        self, upkeep: Upkeep, series: Sequence[Series], books: Books, topic: str, partition: int
+    ) -> None:
+        """`books` are all there are; topic and partition are those that bars say they are of."""
         self._upkeep = upkeep
         self._spec = upkeep.spec
         self._series = series
         self._roots = [one for one in series if one.feeder is None]
-        intervals_ns = [root.interval_ns for root in self._roots]
-        self._intervals_ns = np.array(intervals_ns, np.int64)
-        self._numbers = np.array([root.number for root in self._roots], np.int64)
+        self._all = books
+        self._origin = topic, partition
+        self._intervals_ns = np.array([one.interval_ns for one in series], np.int64)
+        feeders = [-1 if one.feeder is None else one.feeder.number for one in series]
+        self._feeders = np.array(feeders, np.int64)
         self._books: list[Book] = []
         """By slot, which is the number of their row."""
         self._instruments: list[Names] = []
         self._slots = np.empty(0, np.int64)
         """By the number of an instrument among those of the sheets; -1 where it is not known yet."""
-        self._rows = np.empty((0, m.LATEST + len(self._roots)), np.int64)
-        self._open = Table([root.name for root in self._roots], intervals_ns)
+        self._rows = np.empty((0, m.LATEST + len(series)), np.int64)
+        self._windows = Table(series)
         self._log, self._recalled = np.empty((_IDS, 3), np.int64), np.empty(2 * _IDS, np.int64)
         """Trade ids, each with its mark and the entry before of its instrument; and room for `recall`."""
         self._logged = 0
@@ -98,6 +102,7 @@ class Board:
             self._books.append(book)
             if book.slot == len(self._rows):
                 more = np.full((len(self._rows) + ROWS, self._rows.shape[1]), -1, np.int64)
+                more[:, m.KEPT], more[:, m.ROOM] = 0, _ROOM
                 self._rows = np.concatenate((self._rows, more))
         return book.slot
 
@@ -123,10 +128,10 @@ class Board:
             self._rows[slots[codes], m.LAST_ID] = [book.seen.top for book in entering]
 
     def _merge(self, sheet: Sheet, slots: Ints, verdict: Ints) -> None:
-        columns, windows = sheet.columns, self._open
+        columns, windows = sheet.columns, self._windows
         ids = columns.trade_id if isinstance(columns.trade_id, np.ndarray) else _NONE
         windows.make_room(sum(folded.shape[1] for folded in sheet.folded))
-        for root, (series, folded) in enumerate(zip(self._roots, sheet.folded, strict=True)):
+        for series, folded in zip(self._roots, sheet.folded, strict=True):
             ends = np.empty((2, folded.shape[1]), np.int64)
             windows.left = m.merge(
                 folded,
@@ -135,7 +140,7 @@ class Board:
                 ids,
                 sheet.offsets,
                 series.interval_ns,
-                root,
+                series.number,
                 slots,
                 verdict,
                 self._rows,
@@ -177,75 +182,109 @@ class Board:
         if len(due):
             self._close(due, batch)
         for book in map(book_of, outgrown.tolist()):
-            self.release(book)
+            if book.held:
+                self.release(book)
 
     def _close(self, due: Ints, batch: Batch) -> None:
-        """Take out the windows that have ended, into the books and what they feed."""
-        windows = self._open
-        closed = np.empty((1 + len(windows), 2 + m.WINDOW), np.int64)
-        windows.left = m.close(
-            due, self._intervals_ns, self._rows, windows.rows, windows.free, windows.left, closed
+        """Close the windows that have ended."""
+        windows, large = self._windows, np.empty(len(due), np.int64)
+        most = closing.ending(due, self._intervals_ns, self._rows, windows.rows, large) * len(self._series)
+        for slot in due[large == 1].tolist():
+            book = self._books[slot]
+            self.release(book)
+            self._upkeep.close(book, batch.due)
+        due = due[large == 0]
+        windows.make_room(most)
+        closed, moved = np.empty((1 + most, 2 + m.WINDOW), np.int64), np.empty((1 + 2 * most, 3), np.int64)
+        windows.left = closing.close(
+            due,
+            self._intervals_ns,
+            self._feeders,
+            self._upkeep.retaining,
+            self._rows,
+            windows.rows,
+            windows.free,
+            windows.left,
+            closed,
+            moved,
         )
+        windows.move(moved[1 : 1 + moved[0, 0]])
         closed = closed[1 : 1 + closed[0, 0]]
-        rows, lengths = closed[:, 2:], closed[:, 1]
-        upkeep, roots, books = self._upkeep, self._roots, self._books
-        made = windows.windows(rows, rows[:, m.EARLIER], lengths)
-        for slot, root, window in zip(closed[:, 0].tolist(), lengths.tolist(), made, strict=True):
-            book, series = books[slot], roots[root]
-            for fed in series.feeds:
-                book.window(fed, window.start_ns).merge(window)
-            upkeep.keep(book, window.start_ns + series.number, window, batch.due)
-        next_ends = []
-        for slot, horizon_ns, next_end_ns in zip(
-            due.tolist(), *self._rows[due][:, [m.HORIZON, m.NEXT_END]].T.tolist(), strict=True
-        ):
-            book = books[slot]
-            book.horizon_ns = horizon_ns
-            if horizon_ns >= book.next_end_ns:
-                upkeep.close(book, batch.due)
-            upkeep.forget(book)
-            next_ends.append(min(next_end_ns, book.next_end_ns, _MOST))
-        self._rows[due, m.NEXT_END] = next_ends
+        interval_ns = self._intervals_ns[closed[:, 1]]
+        closed = closed[np.argsort(closed[:, 2 + m.START] + interval_ns, kind="stable")]
+        books = [self._books[slot] for slot in closed[:, 0].tolist()]
+        batch.bars += windows.bars(closed[:, 2:].copy(), closed[:, 1], books, *self._origin)
+        if self._upkeep.retaining:
+            windows.left = closing.forget(
+                due,
+                self._intervals_ns,
+                self._spec.revisable_ns,
+                not self._upkeep.keep_rows,
+                _ROOM,
+                self._rows,
+                windows.rows,
+                windows.free,
+                windows.left,
+            )
 
     def _hold(self, book: Book, first: int) -> bool:
         """Take a book over, where it can be. `first` is the first offset of the batch."""
-        series = self._series
-        roots = [(key, w) for key, w in book.windows.items() if series[key % SECOND].feeder is None]
-        if first <= book.restored_offset or not all(fits(window) for _, window in roots):
+        found = [
+            (series, w) for series, w in book.open_windows() if series.feeder is None or w.says_something
+        ]
+        if first <= book.restored_offset or not all(fits(window) for _, window in found):
             return False
         row = self._rows[book.slot]
-        row[:] = -1
         row[m.WATERMARK] = book.watermark_ns
         row[m.HORIZON] = book.horizon_ns
-        row[m.NEXT_END] = min(book.next_end_ns, _MOST)
+        row[m.FLOOR] = book.floor_ns
+        row[m.NEXT_END] = min((w.end_ns for _, w in found), default=_MOST)
         row[m.LAST_ID] = book.seen.top
         row[m.ACTIVE] = book.active_ns or 0
         row[m.ALARMED] = book.alarmed
         row[m.DIRTY] = row[m.OUTGROWN] = 0
         row[m.HELD] = book.held = True
-        if roots:
-            for key, window in sorted(roots):
-                del book.windows[key]
-                latest = m.LATEST + self._roots.index(series[key % SECOND])
-                row[latest] = self._open.put(window, row[latest])
-            book.ends = [key + series[key % SECOND].interval_ns for key in book.windows]
-            heapify(book.ends)
-            book.next_end_ns = book.ends[0] - book.ends[0] % SECOND if book.ends else NEVER
+        for series, window in found:
+            latest = m.LATEST + series.number
+            row[latest] = self._windows.put(window, row[latest])
+        book.windows.clear()
+        book.ends.clear()
+        book.next_end_ns = NEVER
         return True
 
     def release(self, book: Book) -> None:
-        """Give a book back all that was taken over."""
+        """Give a book back all that was taken over, but for the closed windows."""
         self.recall([book])
         row = self._rows[book.slot]
         row[m.HELD] = book.held = False
         book.active_ns = int(row[m.ACTIVE])
-        numbers, lengths, _ = self._windows_of([book])
-        for root, window in zip(lengths.tolist(), self._open.read(numbers, lengths), strict=True):
-            book.put(self._roots[root], window)
-            for fed in self._roots[root].feeds:
+        numbers, series, _ = self._find_windows([book], m.CLOSED)
+        closing.drop_open(book.slot, len(self._series), self._rows, self._windows.rows)
+        found = [
+            (self._series[number], window)
+            for number, window in zip(series.tolist(), self._windows.read(numbers, series), strict=True)
+        ]
+        for one, window in found:
+            book.put(one, window)
+        for one, window in found:
+            for fed in one.feeds:
                 book.window(fed, window.start_ns)
-        self._open.remove(numbers)
-        row[m.LATEST :] = -1
+        self._windows.remove(numbers)
+
+    def give_back_closed(self, book: Book, ts_ns: int) -> None:
+        """Give a book back the closed windows that an instant falls into."""
+        if book.slot < 0:
+            return
+        for number, series in enumerate(self._series):
+            start_ns = ts_ns - ts_ns % series.interval_ns
+            at = closing.unlink(book.slot, number, start_ns, self._rows, self._windows.rows)
+            if at >= 0:
+                numbers = np.array([at], np.int64)
+                [window] = self._windows.read(numbers, np.array([number], np.int64))
+                if self._upkeep.keep_rows and self._windows.rows[at, m.STATUS] < m.SAVED:
+                    book.rows.append(written_again(window))
+                book.closed.put(series.key(start_ns), window)
+                self._windows.remove(numbers)
 
     def release_all(self) -> None:
         """Give all books back."""
@@ -267,29 +306,42 @@ class Board:
         clocks = self._rows[slots][:, [m.WATERMARK, m.HORIZON]].tolist()
         for n, (book, (watermark_ns, horizon_ns)) in enumerate(zip(books, clocks, strict=True)):
             book.watermark_ns, book.horizon_ns = watermark_ns, horizon_ns
+            if book.closed.entries:
+                book.forget_old_windows(self._spec)
             if at[n] < at[n + 1]:
                 book.seen.append(known[at[n] : at[n + 1]])
             if not self._upkeep.keep_state:
                 book.forget_ids(self._spec)
 
-    def save(self, changed: Iterable[Book]) -> dict[Book, list[Raw]]:
-        """Let those of these books that are held know all but their open windows; gives those as state rows."""
-        books = [book for book in changed if book.held]
-        self.recall(books)
+    def save(self, changed: Iterable[Book]) -> dict[Book, Rows]:
+        """Let those of these books that are held know their clocks and ids; gives state rows of windows."""
+        books = [book for book in changed if book.slot >= 0]
+        self.recall([book for book in books if book.held])
         self._rows[:, m.DIRTY] = 0
-        numbers, lengths, bounds = self._windows_of(books)
-        rows = self._open.state_rows(numbers, self._numbers[lengths])
-        if rows is None:
-            rows = list(map(open_row, self._open.read(numbers, lengths)))
-        return {book: rows[begin:end] for book, begin, end in zip(books, bounds, bounds[1:], strict=False)}
+        numbers, series, bounds = self._find_windows(books, m.SAVED if self._upkeep.keep_rows else m.CLOSED)
+        rows = self._windows.state_rows(numbers, series)
+        is_closed = (self._windows.rows[numbers, m.STATUS] >= m.CLOSED).tolist()
+        found = {}
+        for book, begin, end in zip(books, bounds, bounds[1:], strict=False):
+            found[book] = its = Rows([], [])
+            for n in range(end - 1, begin - 1, -1):  # the earliest first
+                (its.closed if is_closed[n] else its.open).append(rows[n])
+        return found
 
-    def _windows_of(self, books: Sequence[Book]) -> tuple[Ints, Ints, list[int]]:
-        """The rows of the open windows of books, their lengths, and where those of each book begin and end."""
+    def set_saved(self, books: Sequence[Book]) -> None:
+        """Note that all closed windows of these books are in rows of the state that are written once."""
+        slots = np.array([book.slot for book in books], np.int64)
+        closing.set_saved(slots, len(self._series), self._rows, self._windows.rows)
+
+    def _find_windows(self, books: Sequence[Book], until: int) -> tuple[Ints, Ints, list[int]]:
+        """The windows of books whose status is below this, their series, and where those of each begin and end."""
         slots = np.array([book.slot for book in books], np.int64)
         bounds = np.empty(len(slots) + 1, np.int64)
         found = np.empty((2, 0), np.int64)
         for _ in range(2):
-            count = m.gather_windows(slots, len(self._roots), self._rows, self._open.rows, bounds, found)
+            count = closing.gather_windows(
+                slots, len(self._series), until, self._rows, self._windows.rows, bounds, found
+            )
             if count > found.shape[1]:
                 found = np.empty((2, count), np.int64)
         return found[0], found[1], bounds.tolist()

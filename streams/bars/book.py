@@ -213,6 +213,11 @@ class Book:
             return
         self.closed.keep({key: w for key, w in self.closed.entries.items() if w.end_ns > earliest_ns})
 
+    def forget_old_windows(self, spec: BarSpec) -> None:
+        """`forget_windows`, where the last one, and there is one, is of no use any more: no others will come."""
+        if next(reversed(self.closed.entries.values())).end_ns <= self.earliest_ns(spec):
+            self.forget_windows(spec)
+
     def open_windows(self) -> Iterator[tuple[Series, Window]]:
         """Every open window, as they start, the finer first."""
         for key in sorted(self.windows):

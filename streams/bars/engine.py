@@ -7,10 +7,8 @@ boundaries, restarts or the clock. Which ticks count is told at the head of `jud
 from __future__ import annotations
 
 from collections.abc import Iterable, KeysView, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Final
-
-from msgspec import Raw
 
 from schemas.bar import Bar
 from schemas.codecs.base import Codec
@@ -98,8 +96,11 @@ class BarEngine:
         if offsets:
             self.position = offsets[-1]
         batch.refused.sort(key=itemgetter(0))
+        bars = self._publish(((book, window, window) for window, book in batch.due.items()), final=True)
+        if batch.bars:
+            bars = sorted([*batch.bars, *bars], key=attrgetter("end_ns"))
         return Output(
-            self._publish(((book, window, window) for window, book in batch.due.items()), final=True),
+            bars,
             [(record, letter) for _, record, letter in batch.refused],
             batch.counts,
         )
@@ -134,8 +135,10 @@ class BarEngine:
         rows: dict[str, bytes | None] = dict.fromkeys(self._garbage)
         self._garbage.clear()
         changed, board = list(self._upkeep.changed), self._upkeep.board
-        held: Mapping[Book, list[Raw]] = {} if board is None else board.save(changed)
-        rows.update(dump(changed, held, self.spec, self.position))
+        dumped, parted = dump(changed, {} if board is None else board.save(changed), self.spec, self.position)
+        rows.update(dumped)
+        if board is not None:
+            board.set_saved(parted)
         self._upkeep.changed.clear()
         if self.position != self._saved_position:
             self._saved_position = self.position

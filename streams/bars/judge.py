@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from schemas.bar import Bar
 from schemas.dead_letter import DeadLetter
 from schemas.errors import BadTick
 from schemas.replay import Replay
@@ -56,6 +57,8 @@ class Batch:
         self.counts = Counts(ignored=intake.ignored, skipped=intake.skipped)
         self.due: dict[Window, Book] = {}
         """What has closed, or was revised after it had."""
+        self.bars: list[Bar] = []
+        """Of what has closed besides, in order of their ends."""
         self.refused: list[tuple[Place, Record, DeadLetter]] = []
 
 
@@ -85,7 +88,7 @@ class Judge:
             # It takes its time to import, as a sheet does.
             from streams.bars.board import Board
 
-            self._upkeep.board = Board(self._upkeep, self._series, self._books)
+            self._upkeep.board = Board(self._upkeep, self._series, self._books, self._topic, self._partition)
         if doubted := self._upkeep.board.take(batch, sheet):
             self.take(batch, sheet.ticks(doubted))
 
@@ -197,6 +200,8 @@ class Judge:
             seen.put(identity, mark_ns)
         if late:
             counts.accepted += 1
+            if self._upkeep.board is not None:
+                self._upkeep.board.give_back_closed(book, ts_ns)
             for key, window in book.revise(
                 ts_ns, price, size, trade_id, side, count, records.offsets[number]
             ):

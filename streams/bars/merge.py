@@ -1,5 +1,4 @@
-"""What is open of many instruments, in tables: folded batches are merged into it, and what has ended is taken out.
-Compiled.
+"""What is open of many instruments, in tables: folded batches are merged into it. Compiled.
 
 Exactly, as `Window.merge` does it one by one: no sum of a number below 2**62 and one up to there overflows, and a
 turnover is added up in 128 bits. numba keeps what it has compiled by the file it is in: whoever changes the rows of
@@ -13,16 +12,34 @@ from typing import Final
 import numpy as np
 
 from schemas.codecs.spans import Ints
-from schemas.compiled import INT, INTS, TABLE, VOID, compiled
+from schemas.compiled import INT, INTS, TABLE, VOID, compiled, part
 from streams.bars import fold
 
-#: Columns of `rows`, a row for each instrument. `HELD` is whether the rest of it holds. Instants are nanoseconds since
-#: the epoch; `LOGGED` is the entry of its last trade id in `log`, `OUTGROWN` whether a number has become too large,
-#: and at `LATEST` and behind it, one for each length of windows, is that of its latest window in `windows`; -1 for
-#: none.
-HELD, WATERMARK, HORIZON, NEXT_END, LAST_ID, LOGGED, ACTIVE, ALARMED, DIRTY, OUTGROWN, LATEST = range(11)
+#: Columns of `rows`, a row for each instrument. `HELD` is whether its clock and its open windows are here. Instants
+#: are nanoseconds since the epoch, and `FLOOR` is `Book.floor_ns`. `LOGGED` is the entry of its last trade id in `log`,
+#: `OUTGROWN` whether a number has become too large, `KEPT` how many closed windows there are, and `ROOM` for how many
+#: there is room. At `LATEST` and behind it, one for each series, is the number of its latest window in `windows`. -1
+#: is none.
+(
+    HELD,
+    WATERMARK,
+    HORIZON,
+    FLOOR,
+    NEXT_END,
+    LAST_ID,
+    LOGGED,
+    ACTIVE,
+    ALARMED,
+    DIRTY,
+    OUTGROWN,
+    KEPT,
+    ROOM,
+    LATEST,
+) = range(14)
 
-#: Columns of `windows`, a row for each open window. `EARLIER` is the next earlier one of its instrument and length.
+#: Columns of `windows`, a row for each window. `EARLIER` is the next earlier one of its instrument and series: first
+#: come open ones, then those that have closed, then those that besides are in rows of the state that are written once:
+#: that is its `STATUS`.
 (
     START,
     EARLIER,
@@ -42,8 +59,15 @@ HELD, WATERMARK, HORIZON, NEXT_END, LAST_ID, LOGGED, ACTIVE, ALARMED, DIRTY, OUT
     LAST_ID_,
     FIRST,
     LAST,
-) = range(18)
-WINDOW: Final = 18
+    STATUS,
+) = range(19)
+WINDOW: Final = 19
+
+#: Of a window that is open, the status is 0.
+CLOSED, SAVED = 1, 2
+
+#: An id that is no number: there is none, or it is text.
+NO_ID, TEXT_ID = -1, -2
 
 #: What becomes of the ticks of an instrument: they count; they do where their ids are entered elsewhere; they are
 #: judged one by one.
@@ -91,6 +115,14 @@ def doubt_ahead(code: Ints, ts_ns: Ints, stamps_ms: Ints, max_future_ns: int, ve
             verdict[code[number]] = DOUBT
 
 
+@part
+def add_turnover(windows: Ints, at: int, high: int, low: int) -> None:
+    """Add a number of 128 bits to that of a window."""
+    total = np.uint64(windows[at, TURNOVER_LOW]) + np.uint64(low)
+    windows[at, TURNOVER] += high + (1 if total < np.uint64(low) else 0)
+    windows[at, TURNOVER_LOW] = np.int64(total)
+
+
 @compiled(INT, TABLE, INTS, INTS, INTS, INTS, INT, INT, INTS, INTS, TABLE, TABLE, INTS, INT, TABLE)
 def merge(
     folded: Ints,
@@ -99,7 +131,7 @@ def merge(
     ids: Ints,
     offsets: Ints,
     interval_ns: int,
-    root: int,
+    series: int,
     slots: Ints,
     verdict: Ints,
     rows: Ints,
@@ -108,11 +140,11 @@ def merge(
     left: int,
     ends: Ints,
 ) -> int:
-    """Merge what a batch has in windows of one length; gives how many rows of `windows` are still free.
+    """Merge what a batch has in windows of one series; gives how many rows of `windows` are still free.
 
     `ends` becomes, for each that was merged, where its open and its close are now those of the row: -1 elsewhere.
     """
-    latest = LATEST + root
+    latest = LATEST + series
     for j in range(folded.shape[1]):
         ends[0, j] = ends[1, j] = -1
         c = folded[fold.CODE, j]
@@ -157,10 +189,7 @@ def merge(
         windows[at, BOUGHT] += folded[fold.BOUGHT, j]
         windows[at, SOLD] += folded[fold.SOLD, j]
         windows[at, TRADES] += folded[fold.TRADES, j]
-        low = np.uint64(folded[fold.TURNOVER_LOW, j])
-        total = np.uint64(windows[at, TURNOVER_LOW]) + low
-        windows[at, TURNOVER] += folded[fold.TURNOVER, j] + (1 if total < low else 0)
-        windows[at, TURNOVER_LOW] = np.int64(total)
+        add_turnover(windows, at, folded[fold.TURNOVER, j], folded[fold.TURNOVER_LOW, j])
         windows[at, LAST] = offsets[folded[fold.LAST, j]]
         if windows[at, VOLUME] >= FITS or windows[at, TRADES] >= FITS:
             rows[s, OUTGROWN] = 1
@@ -222,70 +251,6 @@ def settle(
                 logged += 1
             rows[s, LAST_ID] = pairs[2 * bounds[c + 1] - 2]
     return logged
-
-
-@compiled(INT, INTS, INTS, TABLE, TABLE, INTS, INT, TABLE)
-def close(
-    due: Ints, intervals_ns: Ints, rows: Ints, windows: Ints, free: Ints, left: int, closed: Ints
-) -> int:
-    """Take windows that have ended out of these instruments; gives how many rows of `windows` are free.
-
-    `closed` begins with how many there are; then come, row by row, the slot, the number of the length, and the
-    window: those of an instrument and a length from the earliest on. `EARLIER` is where it was itself.
-    """
-    count = 0
-    for s in due:
-        horizon = rows[s, HORIZON]
-        next_end = np.int64(2**63 - 1)
-        for root in range(len(intervals_ns)):
-            at, later = rows[s, LATEST + root], -1
-            while at >= 0 and windows[at, START] + intervals_ns[root] > horizon:
-                next_end = min(next_end, windows[at, START] + intervals_ns[root])
-                at, later = windows[at, EARLIER], at
-            if later < 0:
-                rows[s, LATEST + root] = -1
-            else:
-                windows[later, EARLIER] = -1
-            first = count + 1
-            while at >= 0:
-                count += 1
-                closed[count, 0] = s
-                closed[count, 1] = root
-                closed[count, 2:] = windows[at]
-                closed[count, 2 + EARLIER] = at
-                free[left] = at
-                left += 1
-                at = windows[at, EARLIER]
-            last = count
-            while first < last:
-                for k in range(closed.shape[1]):
-                    closed[first, k], closed[last, k] = closed[last, k], closed[first, k]
-                first += 1
-                last -= 1
-        rows[s, NEXT_END] = next_end
-    closed[0, 0] = count
-    return left
-
-
-@compiled(INT, INTS, INT, TABLE, TABLE, INTS, TABLE)
-def gather_windows(slots: Ints, roots: int, rows: Ints, windows: Ints, bounds: Ints, found: Ints) -> int:
-    """Find the open windows of these instruments, and the number of the length of each; how many there are.
-
-    Those of slot i are at `bounds[i]` to `bounds[i + 1]`. Where `found` has no room they are counted, no more.
-    """
-    count = 0
-    for i in range(len(slots)):
-        bounds[i] = count
-        for root in range(roots):
-            at = rows[slots[i], LATEST + root]
-            while at >= 0:
-                if count < found.shape[1]:
-                    found[0, count] = at
-                    found[1, count] = root
-                count += 1
-                at = windows[at, EARLIER]
-    bounds[len(slots)] = count
-    return count
 
 
 @compiled(VOID, INTS, TABLE, TABLE, INTS, INTS)

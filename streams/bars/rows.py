@@ -15,7 +15,7 @@ from schemas.fixed import TURNOVER_SCALE, parse_rendered
 from streams.bars.types import BarType
 from streams.bars.window import Window
 
-VERSION = 4
+VERSION = 5
 _WIDTH = 8
 _PAIR = 2 * _WIDTH
 _UNIT = 10**9
@@ -49,14 +49,15 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class PackedWindow(NamedTuple):
-    """An open window that was never published, whose numbers fit 64 bits: 8 bytes each, little-endian.
+    """A window that was never published, or was once, when it closed, whose numbers fit 64 bits.
 
-    Prices and sizes are in units of 1e-9. That is how a `Table` has it, but for the bar type.
+    They have 8 bytes each, little-endian. Prices and sizes are in units of 1e-9. That is how a `Table` has it, but
+    for the bar type.
     """
 
     start_ns: int
     bar_type: int
-    """Which of the bar types of its `Head`."""
+    """Which of the bar types of its `Head` or `Past`."""
     open_ts_ns: int
     close_ts_ns: int
     open: int
@@ -75,13 +76,17 @@ class PackedWindow(NamedTuple):
     last_id: int
     first_offset: int
     last_offset: int
+    closed: int
+    """1 if it is, else 0."""
 
 
 class Past(msgspec.Struct, array_like=True, gc=False):
     """Closed windows, and trade ids with the watermarks when they counted."""
 
+    bar_types: list[str]
+    """From the finest to the coarsest; where no row asks for them, none."""
     closed: list[msgspec.Raw]
-    """Of `WindowRow`. Of several of one window the last one holds."""
+    """As the open ones of a `Head`. Of several of one window the last one holds."""
     pairs: bytes
     """Ids that are numbers and ascend, as of most, each with its watermark: 8 bytes a number, little-endian."""
     others: list[int | str]
@@ -160,6 +165,16 @@ def packed_rows(packed: bytes) -> list[msgspec.Raw]:
     return [msgspec.Raw(packed[at : at + PACKED]) for at in range(0, len(packed), PACKED)]
 
 
+def row_of(w: Window) -> msgspec.Raw:
+    """Of a window that is not published, or was when it closed."""
+    return written_again(w) if w.final else open_row(w)
+
+
+def written_again(w: Window) -> msgspec.Raw:
+    """As `closed_row`, without its bar."""
+    return closed_row(w, w.bar("", "", "", "", 0))
+
+
 def open_row(w: Window) -> msgspec.Raw:
     """Its numbers are integers: it is written again and again, and read once at most."""
     open_ = str(w.open)
@@ -221,8 +236,23 @@ def _row(
 
 def to_open_window(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window:
     """`bar_types` are those of the head. Raises ValueError, and what msgspec raises, where it is none."""
-    if memoryview(row)[: len(PACKED_HEAD)] != PACKED_HEAD:
-        return _window(_window_row.decode(row), int, int)
+    return _unpack(row, bar_types) or _window(_window_row.decode(row), int, int)
+
+
+def to_closed_window(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window:
+    """`bar_types` are those of the past. Raises ValueError, and what msgspec raises, where it is none."""
+    turnover = partial(parse_rendered, scale=TURNOVER_SCALE)
+    return _unpack(row, bar_types) or _window(_window_row.decode(row), parse_rendered, turnover)
+
+
+def is_packed(row: msgspec.Raw) -> bool:
+    """Whether it is a `PackedWindow`, and asks for the bar types."""
+    return memoryview(row)[: len(PACKED_HEAD)] == PACKED_HEAD
+
+
+def _unpack(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window | None:
+    if not is_packed(row):
+        return None
     w = PackedWindow._make(from_bytes(msgspec.msgpack.decode(row, type=bytes)))
     if not 0 <= w.bar_type < len(bar_types):
         raise ValueError(f"a window of bar type {w.bar_type} of {len(bar_types)}")
@@ -246,11 +276,9 @@ def to_open_window(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window:
         last_id=None if w.last_id < 0 else w.last_id,
         first_offset=w.first_offset,
         last_offset=w.last_offset,
+        published=w.trade_count if w.closed else 0,
+        final=bool(w.closed),
     )
-
-
-def to_closed_window(row: msgspec.Raw) -> Window:
-    return _window(_window_row.decode(row), parse_rendered, partial(parse_rendered, scale=TURNOVER_SCALE))
 
 
 def _window(row: WindowRow, number: Callable[[str], int], turnover: Callable[[str], int]) -> Window:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -27,10 +27,12 @@ from streams.bars.rows import (
     Past,
     Position,
     from_bytes,
+    is_packed,
     open_row,
     to_bytes,
     to_closed_window,
     to_open_window,
+    written_again,
 )
 from streams.bars.seen import Unsaved
 from streams.bars.types import BarSpec, BarType, Late, feeders
@@ -53,19 +55,30 @@ _past_row = msgspec.msgpack.Decoder(Past)
 _position = msgspec.msgpack.Decoder(Position)
 
 
-def dump(
-    books: Iterable[Book], held: Mapping[Book, Sequence[msgspec.Raw]], spec: BarSpec, position: int
-) -> dict[str, bytes | None]:
-    """The rows to write for instruments, in this order; None deletes one.
+class Rows(NamedTuple):
+    """Rows of windows that are not in a book."""
 
-    They contain all ticks at or before the offset `position`. `held` are open windows beside those in the books,
-    written already.
+    open: list[msgspec.Raw]
+    closed: list[msgspec.Raw]
+
+
+def dump(
+    books: Iterable[Book], held: Mapping[Book, Rows], spec: BarSpec, position: int
+) -> tuple[dict[str, bytes | None], list[Book]]:
+    """The rows to write for instruments, in this order, None deletes one; and those whose closed windows became parts.
+
+    They contain all ticks at or before the offset `position`. `held` are windows beside those in the books.
     """
     rows: dict[str, bytes | None] = {}
+    parted = []
+    nothing = Rows([], [])
     bar_types = [bar_type.name for bar_type, _ in feeders(spec.bar_types)]
     for book in books:
         book.forget_ids(spec)
-        recent = _dump_past(book, spec, rows)
+        its = held.get(book, nothing)
+        recent = _dump_past(book, [*book.rows, *its.closed], bar_types, spec, rows)
+        if its.closed and not recent.closed:
+            parted.append(book)
         useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
         for part in useless:
             del book.parts[part]
@@ -77,7 +90,7 @@ def dump(
             book.horizon_ns,
             book.earliest_ns(spec),
             max(position, book.restored_offset),
-            [*map(open_row, filter(_says_something, book.windows.values())), *held.get(book, ())],
+            [*(open_row(window) for window in book.windows.values() if window.says_something), *its.open],
             recent,
             list(book.parts),
             book.next_part,
@@ -85,27 +98,28 @@ def dump(
         rows[book.name] = _encode((VERSION, head))
         for part in useless:
             rows[f"{book.name}|{part}"] = None
-    return rows
+    return rows, parted
 
 
-def _says_something(window: Window) -> bool:
-    """Whether it is not as it would be made anew where what feeds it is open."""
-    return bool(window.trade_count or window.published)
-
-
-def _dump_past(book: Book, spec: BarSpec, rows: dict[str, bytes | None]) -> Past:
+def _dump_past(
+    book: Book,
+    closed: list[msgspec.Raw],
+    bar_types: list[str],
+    spec: BarSpec,
+    rows: dict[str, bytes | None],
+) -> Past:
     """What belongs in the head, for it is little; much becomes parts, which are entered in `rows`."""
-    closed, seen = book.rows, book.seen.unsaved()
+    seen = book.seen.unsaved()
     if len(seen.pairs) // 2 + len(seen.others) < _FEW_IDS and len(closed) < _FEW_WINDOWS:
-        return Past(closed, to_bytes(seen.pairs), seen.others, seen.others_ns)
-    for past in _parts(closed, seen):
+        return Past([], closed, to_bytes(seen.pairs), seen.others, seen.others_ns)
+    for past in _parts(closed, seen, bar_types):
         rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
         # What has closed ended at or before the horizon.
         book.parts[book.next_part] = _useful_until_ns(past, book.horizon_ns if past.closed else 0, spec)
         book.next_part += 1
     book.rows = []
     book.seen.save()
-    return Past([], b"", [], [])
+    return Past([], [], b"", [], [])
 
 
 def load(rows: Mapping[str, bytes], spec: BarSpec, series: Sequence[Series]) -> tuple[list[Book], list[str]]:
@@ -170,12 +184,15 @@ def _load_book(
                 raise StateError(f"the state of {name} lacks its row {name}|{part}")
             key = f"{name}|{part}"
             past = _decode(_past_row, key, parts.pop(part))
-            closed = _recall(book, key, past, spec)
+            closed = _recall(book, key, past, spec, list(map(BarType.parse, past.bar_types)))
             book.parts[part] = _useful_until_ns(past, max((w.end_ns for w in closed), default=0), spec)
         book.seen.save()
-        _recall(book, name, head.recent, spec)
-        # Of its own: what was read would keep all of the row it was read from.
-        book.rows = [row.copy() for row in head.recent.closed]
+        closed = _recall(book, name, head.recent, spec, bar_types)
+        if head.bar_types == [one.name for one in series]:
+            # Of its own: what was read would keep all of the row it was read from.
+            book.rows = [row.copy() for row in head.recent.closed]
+        else:
+            book.rows = list(map(written_again, closed))
         _reopen(book, [to_open_window(row, bar_types) for row in head.open], bar_types)
     except (KeyError, ValueError, msgspec.DecodeError) as error:
         raise _unreadable(name, error) from None
@@ -221,11 +238,11 @@ def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[BarType])
             book.window(fed, window.start_ns)
 
 
-def _recall(book: Book, key: str, past: Past, spec: BarSpec) -> list[Window]:
+def _recall(book: Book, key: str, past: Past, spec: BarSpec, bar_types: Sequence[BarType]) -> list[Window]:
     """Remember what is in the row of this key; gives the closed windows. Raises StateError."""
     try:
         past.check()
-        closed = list(map(to_closed_window, past.closed))
+        closed = [to_closed_window(row, bar_types) for row in past.closed]
     except (ValueError, msgspec.DecodeError) as error:
         raise _unreadable(key, error) from None
     wanted = {series.name: series for series in book.series}
@@ -266,17 +283,19 @@ def _useful_until_ns(past: Past, ended_ns: int, spec: BarSpec) -> int:
     return max(windows_ns, past.latest_mark_ns + spec.replayable_ns)
 
 
-def _parts(closed: Sequence[msgspec.Raw], seen: Unsaved) -> Iterator[Past]:
+def _parts(closed: Sequence[msgspec.Raw], seen: Unsaved, bar_types: list[str]) -> Iterator[Past]:
     """Much of the past.
 
     An id that ascended may have counted again later, and whoever reads takes the last word of it: so the others
     come after all that ascend.
     """
+    if not any(map(is_packed, closed)):
+        bar_types = []
     for part in _slices(max(len(closed), len(seen.pairs) // 2)):
         pairs = seen.pairs[2 * part.start : 2 * part.stop]
-        yield Past(list(closed[part]), to_bytes(pairs), [], [])
+        yield Past(bar_types, list(closed[part]), to_bytes(pairs), [], [])
     for part in _slices(len(seen.others)):
-        yield Past([], b"", seen.others[part], seen.others_ns[part])
+        yield Past([], [], b"", seen.others[part], seen.others_ns[part])
 
 
 def _slices(count: int) -> Iterator[slice]:

@@ -1,17 +1,23 @@
-"""Open windows as rows of numbers, which compiled functions work on."""
+"""Windows as rows of numbers, which compiled functions work on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from itertools import pairwise, repeat
+from typing import Any, Final
 
 import numpy as np
 from msgspec import Raw
 
+from schemas.bar import Bar
 from schemas.codecs.layout import UNIT
 from schemas.codecs.spans import Ints
+from schemas.fixed import TURNOVER_SCALE
+from schemas.fixed import render as render_one
 from streams.bars import merge as m
-from streams.bars.rows import PACKED, PACKED_HEAD, packed_rows
+from streams.bars.book import Book, Series
+from streams.bars.render import TEXTS, WIDTH, render
+from streams.bars.rows import PACKED, PACKED_HEAD, packed_rows, row_of
 from streams.bars.window import Window
 
 _UNITS: Final = UNIT * UNIT
@@ -21,38 +27,35 @@ _MOST: Final = 2**63 - 1
 #: So many rows there are at first; they double.
 ROWS: Final = 64
 
-#: An id that is no number: there is none, or it is text.
-_NO_ID, _TEXT_ID = -1, -2
-
 
 class Table:
-    """Windows of some lengths, a row each: see `merge` for its columns. Rows that are free are used again."""
+    """Windows of some series, a row each: see `merge` for its columns. Rows that are free are used again."""
 
-    def __init__(self, names: Sequence[str], intervals_ns: Sequence[int]) -> None:
-        """Lengths are told by their number among these, which are their bar types."""
+    def __init__(self, series: Sequence[Series]) -> None:
+        """Series are told by their number among these."""
         self.rows = np.empty((0, m.WINDOW), np.int64)
         self.free = np.empty(0, np.int64)
         self.left = 0
         """So many numbers of rows, the first ones of `free`, are free."""
-        self._names = names
-        self._intervals_ns = np.array(intervals_ns, np.int64)
+        self._names = [one.name for one in series]
+        self._intervals_ns = np.array([one.interval_ns for one in series], np.int64)
         self._texts: tuple[list[str], list[str]] = ([], [])
-        """By row, a first and a last id that is text."""
-
-    def __len__(self) -> int:
-        return len(self.rows) - self.left
+        """By row, a first and a last id that is text; as far as there are any."""
 
     def make_room(self, count: int) -> None:
         """Let so many rows be free."""
         while self.left < count:
-            more = np.arange(len(self.rows), 2 * len(self.rows) + ROWS, dtype=np.int64)
-            self.rows = np.concatenate((self.rows, np.empty((len(more), m.WINDOW), np.int64)))
-            for texts in self._texts:
-                texts += [""] * len(more)
-            free = np.empty(len(self.rows), np.int64)
-            free[: len(more)] = more
-            free[len(more) : len(more) + self.left] = self.free[: self.left]
-            self.free, self.left = free, self.left + len(more)
+            known = len(self.rows)
+            # What is behind the rows is not touched, and so takes no memory, before it is used.
+            rows, free = (
+                np.empty((2 * known + ROWS, m.WINDOW), np.int64),
+                np.empty(2 * known + ROWS, np.int64),
+            )
+            rows[:known] = self.rows
+            more = len(rows) - known
+            free[:more] = np.arange(len(rows) - 1, known - 1, -1)
+            free[more : more + self.left] = self.free[: self.left]
+            self.rows, self.free, self.left = rows, free, self.left + more
 
     def put(self, window: Window, earlier: int) -> int:
         """Enter one that `fits`, and the row of the one before it; gives its own."""
@@ -62,9 +65,10 @@ class Table:
         ids = []
         for texts, trade_id in zip(self._texts, (window.first_id, window.last_id), strict=True):
             if isinstance(trade_id, str):
+                _room_for(texts, at)
                 texts[at] = trade_id
-                trade_id = _TEXT_ID
-            ids.append(_NO_ID if trade_id is None else trade_id)
+                trade_id = m.TEXT_ID
+            ids.append(m.NO_ID if trade_id is None else trade_id)
         turnover = window.turnover // _UNITS
         low = turnover & _LOW
         self.rows[at] = (
@@ -85,52 +89,37 @@ class Table:
             *ids,
             window.first_offset,
             window.last_offset,
+            0,
         )
         return at
 
     def name(self, which: int, rows: Ints, ids: Iterable[str]) -> None:
         """Let the first (0) or the last (1) id of these rows be text."""
-        self.rows[rows, (m.FIRST_ID, m.LAST_ID_)[which]] = _TEXT_ID
+        self.rows[rows, (m.FIRST_ID, m.LAST_ID_)[which]] = m.TEXT_ID
         texts = self._texts[which]
+        _room_for(texts, int(rows.max(initial=-1)))
         for at, trade_id in zip(rows.tolist(), ids, strict=True):
             texts[at] = trade_id
 
-    def read(self, numbers: Ints, lengths: Ints) -> list[Window]:
-        """The windows of these rows, each with the number of its length."""
-        return self.windows(self.rows[numbers], numbers, lengths)
+    def move(self, moved: Ints) -> None:
+        """Copy texts, in this order: of first (0) or last (1) ids, to a row, and from which."""
+        for which, to, at in moved.tolist():
+            texts = self._texts[which]
+            _room_for(texts, to)
+            texts[to] = texts[at]
 
-    def state_rows(self, numbers: Ints, bar_types: Ints) -> list[Raw] | None:
-        """The windows of these rows for the state, of the bar types of those numbers; None where an id is text."""
+    def read(self, numbers: Ints, series: Ints) -> list[Window]:
+        """The windows of these rows, each with the number of its series."""
         rows = self.rows[numbers]
-        if (rows[:, [m.FIRST_ID, m.LAST_ID_]] == _TEXT_ID).any():
-            return None
-        rows[:, m.EARLIER] = bar_types
-        packed = np.empty((len(rows), PACKED), np.uint8)
-        packed[:, : len(PACKED_HEAD)] = np.frombuffer(PACKED_HEAD, np.uint8)
-        packed[:, len(PACKED_HEAD) :] = rows.astype("<i8").view(np.uint8)
-        return packed_rows(packed.tobytes())
-
-    def remove(self, numbers: Ints) -> None:
-        """Let these rows be free."""
-        self.free[self.left : self.left + len(numbers)] = numbers
-        self.left += len(numbers)
-
-    def windows(self, rows: Ints, numbers: Ints, lengths: Ints) -> list[Window]:
-        """What copies of rows say, which were of these numbers, and are of these lengths."""
         columns = rows.T.tolist()
-        ids = columns[m.FIRST_ID], columns[m.LAST_ID_]
-        for texts, column in zip(self._texts, ids, strict=True):
-            if min(column, default=0) < 0:
-                for n, at in enumerate(numbers.tolist()):
-                    if column[n] < 0:
-                        column[n] = None if column[n] == _NO_ID else texts[at]
         turnovers = zip(columns[m.TURNOVER], columns[m.TURNOVER_LOW], strict=True)
+        is_closed = (rows[:, m.STATUS] >= m.CLOSED).tolist()
         return list(
             map(
                 Window,
-                [self._names[length] for length in lengths.tolist()],
+                [self._names[number] for number in series.tolist()],
                 columns[m.START],
-                (rows[:, m.START] + self._intervals_ns[lengths]).tolist(),
+                (rows[:, m.START] + self._intervals_ns[series]).tolist(),
                 columns[m.OPENED_NS],
                 columns[m.CLOSED_NS],
                 _scaled(columns[m.OPEN]),
@@ -142,25 +131,107 @@ class Table:
                 _scaled(columns[m.BOUGHT]),
                 _scaled(columns[m.SOLD]),
                 columns[m.TRADES],
-                *ids,
+                *self._ids(columns, numbers),
                 columns[m.FIRST],
                 columns[m.LAST],
+                repeat(0),
+                [n if closed else 0 for n, closed in zip(columns[m.TRADES], is_closed, strict=True)],
+                is_closed,
             )
         )
 
+    def bars(self, rows: Ints, series: Ints, books: Sequence[Book], topic: str, partition: int) -> list[Bar]:
+        """Final bars of copies of rows, which have their numbers for `EARLIER`, of these series and instruments."""
+        columns = rows.T.tolist()
+        texts, ends = np.empty(len(rows) * WIDTH, np.uint8), np.empty(len(rows) * TEXTS, np.int64)
+        text = texts[: render(rows, texts, ends)].tobytes().decode("ascii")
+        at = [0, *ends.tolist()]
+        cells = [text[begin:end] for begin, end in pairwise(at)]
+        open_, high, low, close, volume, bought, sold, turnover, quotient = (
+            cells[column::TEXTS] for column in range(TEXTS)
+        )
+        vwap: Sequence[str | None] = quotient
+        if "" in turnover or "" in quotient:
+            vwap = [one or None for one in quotient]
+            for n, one in enumerate(turnover):
+                if not one:
+                    exact = columns[m.TURNOVER][n] << 64 | columns[m.TURNOVER_LOW][n] & _LOW
+                    turnover[n] = render_one(exact * _UNITS, TURNOVER_SCALE)
+        first_ids, last_ids = self._ids(columns, rows[:, m.EARLIER])
+        return list(
+            map(
+                Bar,
+                [book.name for book in books],
+                [book.symbol for book in books],
+                [book.venue for book in books],
+                [self._names[number] for number in series.tolist()],
+                columns[m.START],
+                (rows[:, m.START] + self._intervals_ns[series]).tolist(),
+                open_,
+                high,
+                low,
+                close,
+                volume,
+                turnover,
+                vwap,
+                columns[m.TRADES],
+                bought,
+                sold,
+                [None if one is None else str(one) for one in first_ids],
+                [None if one is None else str(one) for one in last_ids],
+                columns[m.FIRST],
+                columns[m.LAST],
+                repeat(topic),
+                repeat(partition),
+                repeat(0),
+                repeat(True),
+            )
+        )
+
+    def state_rows(self, numbers: Ints, series: Ints) -> list[Raw]:
+        """The windows of these rows for the state, each with the number of its series."""
+        rows = self.rows[numbers]
+        if (rows[:, [m.FIRST_ID, m.LAST_ID_]] == m.TEXT_ID).any():
+            return list(map(row_of, self.read(numbers, series)))
+        rows[:, m.EARLIER] = series
+        packed = np.empty((len(rows), PACKED), np.uint8)
+        packed[:, : len(PACKED_HEAD)] = np.frombuffer(PACKED_HEAD, np.uint8)
+        packed[:, len(PACKED_HEAD) :] = rows.astype("<i8").view(np.uint8)
+        return packed_rows(packed.tobytes())
+
+    def remove(self, numbers: Ints) -> None:
+        """Let these rows be free."""
+        self.free[self.left : self.left + len(numbers)] = numbers
+        self.left += len(numbers)
+
+    def _ids(self, columns: list[list[int]], numbers: Ints) -> tuple[list[Any], list[Any]]:
+        """The first and the last ids of rows, which are of these numbers."""
+        ids: tuple[list[Any], list[Any]] = columns[m.FIRST_ID], columns[m.LAST_ID_]
+        for texts, column in zip(self._texts, ids, strict=True):
+            if min(column, default=0) < 0:
+                for n, at in enumerate(numbers.tolist()):
+                    if column[n] < 0:
+                        column[n] = None if column[n] == m.NO_ID else texts[at]
+        return ids
+
 
 def fits(window: Window) -> bool:
-    """Whether a row can hold it: it was never published, and its numbers are of some size."""
+    """Whether a row can hold it: it was never published, and its numbers are of some size, and not negative."""
     numbers = window.open, window.high, window.low, window.close, window.volume
     ids = window.first_id, window.last_id
     return (
         window.revision == window.published == 0
         and window.end_ns <= _MOST
-        and window.trade_count < m.FITS
-        and all(-m.FITS < number // UNIT < m.FITS and not number % UNIT for number in numbers)
+        and 0 < window.trade_count < m.FITS
+        and all(0 <= number // UNIT < m.FITS and not number % UNIT for number in numbers)
         and not (window.turnover % _UNITS or window.buy_volume % UNIT or window.sell_volume % UNIT)
         and all(trade_id is None or isinstance(trade_id, str) or 0 <= trade_id <= _MOST for trade_id in ids)
     )
+
+
+def _room_for(texts: list[str], at: int) -> None:
+    if len(texts) <= at:
+        texts += [""] * (at + 1)
 
 
 def _scaled(column: Iterable[int]) -> list[int]:

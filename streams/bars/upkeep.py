@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from streams.bars.book import Book
 from streams.bars.idle import IdleClock
-from streams.bars.rows import closed_row
+from streams.bars.rows import written_again
 from streams.bars.types import BarSpec, Late
 from streams.bars.window import Window
 
@@ -27,7 +27,8 @@ class Upkeep:
         """The instruments of which something is to be saved."""
         self.spec = spec
         self.board: Board | None = None
-        self._retaining = spec.late is not Late.DROP
+        self.retaining = spec.late is not Late.DROP
+        """Whether what has closed can be revised."""
 
     def begin(self, book: Book, batch: int, now_ns: int) -> None:
         """Before the first tick of an instrument in a batch, which has this number."""
@@ -52,8 +53,8 @@ class Upkeep:
         if not window.is_published(window.trade_count):
             due[window] = book
         elif self.keep_rows:
-            book.rows.append(closed_row(window, window.bar("", "", "", "", 0)))
-        if self._retaining:
+            book.rows.append(written_again(window))
+        if self.retaining:
             book.closed.put(key, window)
 
     def forget(self, book: Book) -> None:

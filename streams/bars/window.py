@@ -43,6 +43,11 @@ class Window:
     final: bool = False
     """Whether that was as final."""
 
+    @property
+    def says_something(self) -> bool:
+        """Whether it is not as it would be made anew."""
+        return bool(self.trade_count or self.published)
+
     def is_published(self, trade_count: int) -> bool:
         """Whether it was published as final, when it had so many trades."""
         return self.final and self.published == trade_count

@@ -9,8 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from schemas.codecs.scan import Bytes
-from schemas.codecs.spans import Ints
+from schemas.codecs.spans import Bytes, Ints
 from schemas.compiled import BYTES, INT, TABLE, compiled, part
 
 #: Rows of `batches`, a column for each: where its records begin and end, how many there are, the offset and the

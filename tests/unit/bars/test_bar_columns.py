@@ -23,7 +23,7 @@ from schemas.replay import REPLAY_HEADER, Replay, encode_replay
 from streams.bars import board, intake, memory, seen, table
 from streams.bars.engine import BarEngine
 from streams.bars.judge import Judge
-from streams.bars.rows import Head, to_open_window
+from streams.bars.rows import Head, Past, to_closed_window, to_open_window
 from streams.bars.sheet import Sheet
 from streams.bars.types import BarSpec, BarType, Late, Record
 from streams.fetch import fetched
@@ -43,6 +43,7 @@ def little_room():
         mock.patch.object(memory, "_ROOM", 1),
         mock.patch.object(seen, "_ROOM", 1),
         mock.patch.object(board, "_IDS", 4),
+        mock.patch.object(board, "_ROOM", 1),
         mock.patch.object(board, "ROWS", 1),
         mock.patch.object(table, "ROWS", 1),
     ):
@@ -146,13 +147,27 @@ def contents(rows):
 
 
 def unpacked(version, content):
-    """A row with its open windows as they are: there is more than one way to write them."""
+    """A row with its windows as they are: there is more than one way to write them."""
     if len(content) == len(Head.__struct_fields__):
-        at = Head.__struct_fields__.index("open")
-        bar_types = list(map(BarType.parse, content[Head.__struct_fields__.index("bar_types")]))
-        rows = map(msgspec.Raw, map(msgspec.msgpack.encode, content[at]))
-        content[at] = [list(astuple(to_open_window(row, bar_types))) for row in rows]
+        at = Head.__struct_fields__.index
+        bar_types = content[at("bar_types")]
+        content[at("open")] = windows(content[at("open")], bar_types, to_open_window)
+        content[at("recent")] = past_of(content[at("recent")], bar_types)
+    elif len(content) == len(Past.__struct_fields__):
+        content = past_of(content, content[Past.__struct_fields__.index("bar_types")])
     return [version, content]
+
+
+def past_of(content, bar_types):
+    past = dict(zip(Past.__struct_fields__, content, strict=True))
+    del past["bar_types"]
+    return list((past | {"closed": windows(past["closed"], bar_types, to_closed_window)}).values())
+
+
+def windows(rows, bar_types, to_window):
+    given = list(map(BarType.parse, bar_types))
+    raw = map(msgspec.Raw, map(msgspec.msgpack.encode, rows))
+    return [list(astuple(to_window(row, given))) for row in raw]
 
 
 def ordered(value):
@@ -717,7 +732,7 @@ def test_without_state_ids_are_forgotten_all_the_same(trade_id) -> None:
             assert an_engine.apply(log, 0).counts.accepted == 2
     (book,) = an_engine._books.values()
     assert len(book.seen) < 100
-    assert len(an_engine._upkeep.board._open) < 10
+    assert len(an_engine._upkeep.board._windows.rows) < 20
 
 
 @pytest.mark.parametrize("nanos", [0, 1])

@@ -298,7 +298,7 @@ class TestRefused:
         return an_engine.changed()
 
     @pytest.mark.parametrize(
-        "row", [b"", b"\x00", b"{}", b"\x92\x04\xc0", b"\x92\x04\x90", b"\x91\x04", b"\xff" * 9]
+        "row", [b"", b"\x00", b"{}", b"\x92\x05\xc0", b"\x92\x05\x90", b"\x91\x05", b"\xff" * 9]
     )
     def test_garbage(self, rows, row) -> None:
         with pytest.raises(StateError, match="state row 'A' cannot be read"):
@@ -308,17 +308,17 @@ class TestRefused:
         with pytest.raises(StateError, match="cannot be read"):
             restored(spec(), {**rows, "A|0": rows["A|0"][:-5]})
 
-    @pytest.mark.parametrize("lacks", [1, 2, 3])
+    @pytest.mark.parametrize("lacks", [2, 3, 4])
     def test_ids_and_watermarks_that_do_not_fit_each_other(self, rows, lacks) -> None:
         version, past = msgspec.msgpack.decode(rows["A|0"])
-        past[2:] = ["x"], [7]
+        past[3:] = ["x"], [7]
         past[lacks] = past[lacks][:-1]
         with pytest.raises(StateError, match=r"state row 'A\|0' cannot be read: .*trade ids"):
             restored(spec(), {**rows, "A|0": msgspec.msgpack.encode([version, past])})
 
     def test_ids_that_are_no_numbers(self, rows) -> None:
         version, past = msgspec.msgpack.decode(rows["A|0"])
-        past[1] = past[1][:-8]
+        past[2] = past[2][:-8]
         with pytest.raises(
             StateError, match="bytes of trade ids and watermarks are no pairs of 64-bit numbers"
         ):
@@ -326,7 +326,7 @@ class TestRefused:
 
     def test_a_number_that_is_none(self, rows) -> None:
         version, past = msgspec.msgpack.decode(rows["A|0"])
-        past[0] = [
+        past[1] = [
             ["1s", T0, T0 + SECOND, "1", "x", *["1"] * 2, T0, T0, *["1"] * 4, 1, None, None, 1, 1, 0, 1, True]
         ]
         with pytest.raises(StateError, match=r"state row 'A\|0' cannot be read: .*'x"):
@@ -335,10 +335,10 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("window", "reason"),
         [
-            (bytes(8) + (5).to_bytes(8, "little") + bytes(128), "bar type 5 of 1"),
-            (bytes(8) + b"\xff" * 8 + bytes(128), "bar type -1 of 1"),
-            (bytes(136), "."),
-            (bytes(152), "."),
+            (bytes(8) + (5).to_bytes(8, "little") + bytes(136), "bar type 5 of 1"),
+            (bytes(8) + b"\xff" * 8 + bytes(136), "bar type -1 of 1"),
+            (bytes(144), "."),
+            (bytes(160), "."),
             (b"", "."),
             ("1s", "."),
         ],
@@ -351,7 +351,7 @@ class TestRefused:
 
     def test_another_version(self, rows) -> None:
         version, content = msgspec.msgpack.decode(rows["A"])
-        with pytest.raises(StateError, match="version 5, this program reads 4") as caught:
+        with pytest.raises(StateError, match="version 6, this program reads 5") as caught:
             restored(spec(), {**rows, "A": msgspec.msgpack.encode([version + 1, content])})
         assert "release" in caught.value.hint
 
