@@ -15,11 +15,11 @@ from schemas.codecs.spans import Ints
 from schemas.compiled import INT, INTS, TABLE, VOID, compiled, part
 from streams.bars import fold
 
-#: Columns of `rows`, a row for each instrument. `HELD` is whether its clock and its open windows are here. Instants
-#: are nanoseconds since the epoch, and `FLOOR` is `Book.floor_ns`. `LOGGED` is the entry of its last trade id in `log`,
-#: `OUTGROWN` whether a number has become too large, `KEPT` how many closed windows there are, and `ROOM` for how many
-#: there is room. At `LATEST` and behind it, one for each series, is the number of its latest window in `windows`. -1
-#: is none.
+#: Columns of `rows`, a row for each instrument; -1 is none. `HELD` is whether its clock and its open windows are
+#: here. Instants are nanoseconds since the epoch, and `FLOOR` is `Book.floor_ns`. `LOGGED` is the entry of its last
+#: trade id in `log`, `OUTGROWN` whether a number has become too large, `KEPT` how many closed windows there are, and
+#: `ROOM` for how many there is room. At `LATEST` and behind it, one for each series, is the number of its latest
+#: window in `windows`.
 (
     HELD,
     WATERMARK,
@@ -37,9 +37,9 @@ from streams.bars import fold
     LATEST,
 ) = range(14)
 
-#: Columns of `windows`, a row for each window. `EARLIER` is the next earlier one of its instrument and series: first
-#: come open ones, then those that have closed, then those that besides are in rows of the state that are written once:
-#: that is its `STATUS`.
+#: Columns of `windows`, a row for each window. `EARLIER` is the next earlier one of its instrument and series: open
+#: ones come first, then those that have closed, then those that are, besides, in rows of the state that are written
+#: once; that is its `STATUS`.
 (
     START,
     EARLIER,

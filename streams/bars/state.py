@@ -65,9 +65,9 @@ class Rows(NamedTuple):
 def dump(
     books: Iterable[Book], held: Mapping[Book, Rows], spec: BarSpec, position: int
 ) -> tuple[dict[str, bytes | None], list[Book]]:
-    """The rows to write for instruments, in this order, None deletes one; and those whose closed windows became parts.
+    """The rows to write for instruments, in this order; None deletes one.
 
-    They contain all ticks at or before the offset `position`. `held` are windows beside those in the books.
+    And of which of them the closed windows of `held` became parts. The rows contain all ticks at or before the offset `position`. `held` are windows beside those in the books.
     """
     rows: dict[str, bytes | None] = {}
     parted = []
