@@ -17,7 +17,7 @@ from streams.bars import fold
 
 #: Columns of `rows`, a row for each instrument; -1 is none. `HELD` is whether its clock and its open windows are
 #: here. Instants are nanoseconds since the epoch, and `FLOOR` is `Book.floor_ns`. `LOGGED` is the entry of its last
-#: trade id in `log`, `OUTGROWN` whether a number has become too large, `KEPT` how many closed windows there are, and
+#: trade id in `log`, `OUTGROWN` whether a number has become too large, `KEPT` how many closed windows there are,
 #: `ROOM` for how many there is room. At `LATEST` and behind it, one for each series, is the number of its latest
 #: window in `windows`.
 (

@@ -67,7 +67,8 @@ def dump(
 ) -> tuple[dict[str, bytes | None], list[Book]]:
     """The rows to write for instruments, in this order; None deletes one.
 
-    And of which of them the closed windows of `held` became parts. The rows contain all ticks at or before the offset `position`. `held` are windows beside those in the books.
+    And those of which closed windows of `held` became parts. The rows contain all ticks at or before the offset
+    `position`; `held` are windows beside those in the books.
     """
     rows: dict[str, bytes | None] = {}
     parted = []
