@@ -7,7 +7,7 @@ from pathlib import Path
 
 UNIT = Path(__file__).parent
 ROOT = UNIT.parents[1]
-TESTS = ("test_fetched.py", "schemas/test_layout.py", "bars/test_bar_columns.py")
+TESTS = ("test_fetched.py", "schemas/test_layout.py", "bars/test_bar_columns.py", "bars/test_bar_render.py")
 
 BEYOND = """
 import numpy as np
