@@ -237,7 +237,6 @@ class Board:
         row = self._rows[book.slot]
         row[m.WATERMARK] = book.watermark_ns
         row[m.HORIZON] = book.horizon_ns
-        row[m.FLOOR] = book.floor_ns
         row[m.NEXT_END] = min((w.end_ns for _, w in found), default=_MOST)
         row[m.LAST_ID] = book.seen.top
         row[m.ACTIVE] = book.active_ns or 0

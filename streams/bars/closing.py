@@ -19,7 +19,6 @@ from streams.bars.merge import (
     EARLIER,
     FIRST,
     FIRST_ID,
-    FLOOR,
     HIGH,
     HORIZON,
     KEPT,
@@ -30,6 +29,7 @@ from streams.bars.merge import (
     NEXT_END,
     OPEN,
     OPENED_NS,
+    PUBLISHED,
     ROOM,
     SAVED,
     SOLD,
@@ -98,6 +98,7 @@ def _feed(
         windows[new] = windows[fed]
         windows[new, START] = start
         windows[new, EARLIER] = at
+        windows[new, PUBLISHED] = 0
         if later < 0:
             rows[s, LATEST + q] = new
         else:
@@ -174,6 +175,7 @@ def close(
                     if feeders[f] == q:
                         left = _feed(s, f, intervals_ns[f], at, rows, windows, free, left, moved)
                 windows[at, STATUS] = CLOSED
+                windows[at, PUBLISHED] = windows[at, TRADES]
                 count += 1
                 closed[count, 0] = s
                 closed[count, 1] = q
@@ -210,7 +212,7 @@ def forget(
     for s in due:
         if rows[s, KEPT] <= rows[s, ROOM]:
             continue
-        earliest = max(rows[s, FLOOR], rows[s, HORIZON] - revisable_ns)
+        earliest = rows[s, HORIZON] - revisable_ns
         for q in range(len(intervals_ns)):
             at, later = rows[s, LATEST + q], -1
             while at >= 0 and (

@@ -16,7 +16,7 @@ from schemas.compiled import INT, INTS, TABLE, VOID, compiled, part
 from streams.bars import fold
 
 #: Columns of `rows`, a row for each instrument; -1 is none. `HELD` is whether its clock and its open windows are
-#: here. Instants are nanoseconds since the epoch, and `FLOOR` is `Book.floor_ns`. `LOGGED` is the entry of its last
+#: here. Instants are nanoseconds since the epoch. `LOGGED` is the entry of its last
 #: trade id in `log`, `OUTGROWN` whether a number has become too large, `KEPT` how many closed windows there are,
 #: `ROOM` for how many there is room. At `LATEST` and behind it, one for each series, is the number of its latest
 #: window in `windows`.
@@ -24,7 +24,6 @@ from streams.bars import fold
     HELD,
     WATERMARK,
     HORIZON,
-    FLOOR,
     NEXT_END,
     LAST_ID,
     LOGGED,
@@ -35,11 +34,12 @@ from streams.bars import fold
     KEPT,
     ROOM,
     LATEST,
-) = range(14)
+) = range(13)
 
 #: Columns of `windows`, a row for each window. `EARLIER` is the next earlier one of its instrument and series: open
 #: ones come first, then those that have closed, then those that are, besides, in rows of the state that are written
-#: once; that is its `STATUS`.
+#: once; that is its `STATUS`. `PUBLISHED` is `Window.published`. Of one without a trade the lowest price and the
+#: first offset are above all others.
 (
     START,
     EARLIER,
@@ -60,8 +60,9 @@ from streams.bars import fold
     FIRST,
     LAST,
     STATUS,
-) = range(19)
-WINDOW: Final = 19
+    PUBLISHED,
+) = range(20)
+WINDOW: Final = 20
 
 #: Of a window that is open, the status is 0.
 CLOSED, SAVED = 1, 2

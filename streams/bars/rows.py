@@ -13,7 +13,7 @@ import msgspec
 from schemas.bar import Bar
 from schemas.fixed import TURNOVER_SCALE, parse_rendered
 from streams.bars.types import BarType
-from streams.bars.window import Window
+from streams.bars.window import Window, empty
 
 VERSION = 5
 _WIDTH = 8
@@ -49,7 +49,7 @@ class WindowRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class PackedWindow(NamedTuple):
-    """A window that was never published, or was once, when it closed, whose numbers fit 64 bits.
+    """A window that was not published as final, or was once, when it closed, whose numbers fit 64 bits.
 
     They have 8 bytes each, little-endian. Prices and sizes are in units of 1e-9. That is how a `Table` has it, but
     for the bar type.
@@ -78,6 +78,7 @@ class PackedWindow(NamedTuple):
     last_offset: int
     closed: int
     """1 if it is, else 0."""
+    published: int
 
 
 class Past(msgspec.Struct, array_like=True, gc=False):
@@ -166,7 +167,7 @@ def packed_rows(packed: bytes) -> list[msgspec.Raw]:
 
 
 def row_of(w: Window) -> msgspec.Raw:
-    """Of a window that is not published, or was when it closed."""
+    """Of one that a `Table` has."""
     return written_again(w) if w.final else open_row(w)
 
 
@@ -257,10 +258,13 @@ def _unpack(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window | None:
     if not 0 <= w.bar_type < len(bar_types):
         raise ValueError(f"a window of bar type {w.bar_type} of {len(bar_types)}")
     bar_type = bar_types[w.bar_type]
+    end_ns = w.start_ns + bar_type.interval_ns
+    if not w.trade_count:
+        return empty(bar_type.name, w.start_ns, end_ns, w.published)
     return Window(
         bar_type=bar_type.name,
         start_ns=w.start_ns,
-        end_ns=w.start_ns + bar_type.interval_ns,
+        end_ns=end_ns,
         open_ts_ns=w.open_ts_ns,
         close_ts_ns=w.close_ts_ns,
         open=w.open * _UNIT,
@@ -276,7 +280,7 @@ def _unpack(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window | None:
         last_id=None if w.last_id < 0 else w.last_id,
         first_offset=w.first_offset,
         last_offset=w.last_offset,
-        published=w.trade_count if w.closed else 0,
+        published=w.published,
         final=bool(w.closed),
     )
 

@@ -18,7 +18,7 @@ from streams.bars import merge as m
 from streams.bars.book import Book, Series
 from streams.bars.render import TEXTS, WIDTH, render
 from streams.bars.rows import PACKED, PACKED_HEAD, packed_rows, row_of
-from streams.bars.window import Window
+from streams.bars.window import Window, empty
 
 _UNITS: Final = UNIT * UNIT
 _LOW: Final = 2**64 - 1
@@ -77,8 +77,8 @@ class Table:
             window.open_ts_ns,
             window.close_ts_ns,
             window.open // UNIT,
-            window.high // UNIT,
-            window.low // UNIT,
+            max(window.high // UNIT, 0),
+            min(window.low // UNIT, _MOST),
             window.close // UNIT,
             window.volume // UNIT,
             turnover >> 64,
@@ -87,9 +87,10 @@ class Table:
             window.sell_volume // UNIT,
             window.trade_count,
             *ids,
-            window.first_offset,
+            min(window.first_offset, _MOST),
             window.last_offset,
             0,
+            window.published,
         )
         return at
 
@@ -114,7 +115,7 @@ class Table:
         columns = rows.T.tolist()
         turnovers = zip(columns[m.TURNOVER], columns[m.TURNOVER_LOW], strict=True)
         is_closed = (rows[:, m.STATUS] >= m.CLOSED).tolist()
-        return list(
+        windows = list(
             map(
                 Window,
                 [self._names[number] for number in series.tolist()],
@@ -135,10 +136,14 @@ class Table:
                 columns[m.FIRST],
                 columns[m.LAST],
                 repeat(0),
-                [n if closed else 0 for n, closed in zip(columns[m.TRADES], is_closed, strict=True)],
+                columns[m.PUBLISHED],
                 is_closed,
             )
         )
+        for n in np.flatnonzero(rows[:, m.TRADES] == 0).tolist():
+            w = windows[n]
+            windows[n] = empty(w.bar_type, w.start_ns, w.end_ns, w.published)
+        return windows
 
     def bars(self, rows: Ints, series: Ints, books: Sequence[Book], topic: str, partition: int) -> list[Bar]:
         """Final bars of copies of rows, which have their numbers for `EARLIER`, of these series and instruments."""
@@ -216,14 +221,14 @@ class Table:
 
 
 def fits(window: Window) -> bool:
-    """Whether a row can hold it: it was never published, and its numbers are of some size, and not negative."""
-    numbers = window.open, window.high, window.low, window.close, window.volume
+    """Whether a row can hold it: it was not published as final, and its numbers are of some size, not negative."""
+    prices = (window.open, window.high, window.low, window.close) if window.trade_count else ()
     ids = window.first_id, window.last_id
     return (
-        window.revision == window.published == 0
+        not (window.final or window.revision)
         and window.end_ns <= _MOST
-        and 0 < window.trade_count < m.FITS
-        and all(0 <= number // UNIT < m.FITS and not number % UNIT for number in numbers)
+        and max(window.trade_count, window.published) < m.FITS
+        and all(0 <= number // UNIT < m.FITS and not number % UNIT for number in (*prices, window.volume))
         and not (window.turnover % _UNITS or window.buy_volume % UNIT or window.sell_volume % UNIT)
         and all(trade_id is None or isinstance(trade_id, str) or 0 <= trade_id <= _MOST for trade_id in ids)
     )

@@ -150,10 +150,10 @@ class Window:
         )
 
 
-def empty(bar_type: str, start_ns: int, end_ns: int) -> Window:
+def empty(bar_type: str, start_ns: int, end_ns: int, published: int = 0) -> Window:
     """A window without a trade."""
     # It opens at its end and closes at its start: whatever comes first is between, and becomes both open and close.
-    return Window(bar_type, start_ns, end_ns, end_ns, start_ns)
+    return Window(bar_type, start_ns, end_ns, end_ns, start_ns, published=published)
 
 
 def divide(dividend: int, divisor: int) -> int:

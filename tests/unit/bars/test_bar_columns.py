@@ -746,3 +746,131 @@ def test_a_window_that_ends_after_the_last_instant_stays_in_its_book() -> None:
     log, ones = one_each({"ts_ns": MAX_NS}, {"ts_ns": MAX_NS - 3 * SECOND // 2}, {"ts_ns": MAX_NS - SECOND})
     a_spec = spec("1s", grace_ns=2 * SECOND, max_future_ns=CENTURIES)
     assert_all_the_same(a_spec, log, ones)
+
+
+@pytest.mark.parametrize("late", list(Late))
+@pytest.mark.parametrize("size", [50, 10, 1])
+def test_late_ticks_of_long_ago_count_as_long_as_they_may(late, size) -> None:
+    """More closed windows than are kept, and of every instant some that can be revised and some that cannot."""
+    a_spec = spec(
+        "1s", "3s", "10s", grace_ns=SECOND, late=late, retain_ns=40 * SECOND, max_future_ns=CENTURIES
+    )
+    times = [n - (n % 7 == 6) * (n % 5 * 11) for n in range(150)]
+    log = records(*(value(ts_ns=T0 + at * SECOND, trade_id=i) for i, at in enumerate(times)))
+    assert_all_the_same(a_spec, log, [size] * (149 // size))
+
+
+def test_closed_windows_that_cannot_be_revised_take_no_memory() -> None:
+    a_spec = spec("1s", "3s", grace_ns=0, retain_ns=10 * SECOND, max_future_ns=CENTURIES)
+    with reading("columns"):
+        an_engine = BarEngine(a_spec, TidegateCodec(), "ticks", 3)
+        for n in range(300):
+            an_engine.apply(records(value(ts_ns=T0 + n * SECOND), start=n), 0)
+            an_engine.changed()
+    assert len(an_engine._upkeep.board._windows.rows) < 100
+
+
+def test_closed_windows_of_before_a_restart_are_forgotten() -> None:
+    a_spec = spec("1s", grace_ns=0, retain_ns=10 * SECOND, max_future_ns=CENTURIES)
+    before = BarEngine(a_spec, TidegateCodec(), "ticks", 3)
+    before.apply(records(*(value(ts_ns=T0 + n * SECOND) for n in range(8))), 0)
+    after = BarEngine(a_spec, TidegateCodec(), "ticks", 3)
+    after.restore(before.changed())
+    (book,) = after._books.values()
+    assert len(book.closed.entries) == 7
+    with reading("columns"):
+        for n in range(8, 60):
+            after.apply(records(value(ts_ns=T0 + n * SECOND), start=n), 0)
+            after.changed()
+    assert book.held
+    assert not book.closed.entries
+
+
+@pytest.mark.parametrize("sizes", [[1] * 5, [1, 3, 1], [4, 1]])
+def test_sums_of_bars_that_are_too_large_for_the_tables_are_exact(sizes) -> None:
+    """Each finer bar fits, and what they make together does not."""
+    log, _ = one_each(*({"ts_ns": T0 + at * SECOND, "size": "3000000000"} for at in (0, 1, 2, 3, 20)))
+    a_spec = spec("1s", "10s", grace_ns=5 * SECOND, max_future_ns=CENTURIES)
+    assert_all_the_same(a_spec, log, sizes)
+    bars = [bar for found in outcome("columns", a_spec, log, sizes)[:-1] for bar in found[0]]
+    assert [bar.volume for bar in bars if bar.final and (bar.type, bar.start_ns) == ("10s", T0)] == [
+        "12000000000"
+    ]
+
+
+def test_a_coarse_bar_that_ends_after_the_last_instant_is_made_all_the_same() -> None:
+    times = [MAX_NS - n * SECOND for n in (20, 15, 10, 5, 2)]
+    log, ones = one_each(*({"ts_ns": ts_ns} for ts_ns in times))
+    a_spec = spec("1s", "1h", grace_ns=2 * SECOND, max_future_ns=CENTURIES)
+    for sizes in (ones, [2, 2], [3]):
+        assert_all_the_same(a_spec, log, sizes)
+
+
+def test_what_comes_after_an_end_counts() -> None:
+    """The end publishes open bars as final, and what comes in time after all is published again."""
+    a_spec = spec("1s", "10s", grace_ns=5 * SECOND, max_future_ns=CENTURIES)
+    first = records(*(value(ts_ns=T0 + at * SECOND) for at in (0, 1, 2)))
+    more = records(*(value(ts_ns=T0 + at * SECOND) for at in (1, 2, 3, 30)), start=3)
+    found = []
+    for way, (codec, _) in WAYS.items():
+        an_engine = BarEngine(a_spec, codec(), "ticks", 3)
+        with reading(way):
+            bars = an_engine.apply(first, 0).bars + an_engine.close()
+            for record in more:
+                bars += an_engine.apply([record], 0).bars
+        found.append(in_order(bars))
+        assert contents(an_engine.changed())
+    assert all(bars == found[0] for bars in found)
+    counts = [(bar.type, bar.start_ns - T0, bar.trade_count) for bar in found[0] if bar.final]
+    assert [count for kind, start, count in counts if (kind, start) == ("10s", 0)] == [3, 6]
+    assert [count for kind, start, count in counts if (kind, start) == ("1s", SECOND)] == [1, 2]
+    assert [count for kind, start, count in counts if (kind, start) == ("1s", 0)] == [1], (
+        "nothing came for it"
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_bars_of_a_batch_come_in_the_order_of_their_ends(way) -> None:
+    """Of instruments in tables, and of one that no table holds."""
+    a_spec = spec("1s", "2s", grace_ns=3 * SECOND, max_future_ns=CENTURIES)
+    with reading(way):
+        an_engine = BarEngine(a_spec, WAYS[way][0](), "ticks", 3)
+        for start, seconds in ((0, (0, 1, 2)), (9, (50,))):
+            log = records(
+                *(
+                    value(symbol=symbol, ts_ns=T0 + at * SECOND, price=price)
+                    for symbol, price in (("B", "1"), ("A", "-1"), ("C", "2"))
+                    for at in seconds
+                ),
+                start=start,
+            )
+            bars = an_engine.apply(log, 0).bars
+    assert {bar.instrument for bar in bars} == {"A", "B", "C"}
+    assert [bar.end_ns for bar in bars] == sorted(bar.end_ns for bar in bars)
+    assert len(bars) == 3 * 5
+
+
+@pytest.mark.parametrize("names", [("1s", "1m"), ("10s", "1m"), ("1m",), ("1s", "10s")])
+def test_state_is_read_where_a_bar_type_was_taken_away(names) -> None:
+    rest = {"grace_ns": SECOND, "retain_ns": 30 * SECOND, "max_future_ns": CENTURIES}
+    a_spec, then = spec("1s", "10s", "1m", **rest), spec(*names, **rest)
+    log = records(*(value(ts_ns=T0 + (n - n % 9 // 8 * 12) * SECOND, trade_id=n) for n in range(90)))
+    for restart in (1, 3):
+        assert_all_the_same(a_spec, log, [10] * 9, restart=restart, then=then)
+
+
+def test_a_bar_that_was_published_early_does_not_keep_its_instrument_off_the_tables() -> None:
+    """Neither while it has trades of its own, nor while all of them are in finer ones."""
+    a_spec = spec("1s", "10s", "1m", grace_ns=0, max_future_ns=CENTURIES)
+    log, ones = one_each(*({"ts_ns": T0 + at * SECOND // 2, "trade_id": at} for at in range(30)))
+    with reading("columns"):
+        an_engine = BarEngine(a_spec, TidegateCodec(), "ticks", 3)
+        for number, record in enumerate(log):
+            an_engine.apply([record], 0)
+            (book,) = an_engine._books.values()
+            assert book.held, number
+            an_engine.idle(CENTURIES - 1)
+            assert not book.held
+    for restart in (-1, 3, 4, 5):
+        assert_all_the_same(a_spec, log, ones, restart=restart)
+        assert_all_the_same(a_spec, log, [2] * 14, restart=restart)

@@ -335,10 +335,10 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("window", "reason"),
         [
-            (bytes(8) + (5).to_bytes(8, "little") + bytes(136), "bar type 5 of 1"),
-            (bytes(8) + b"\xff" * 8 + bytes(136), "bar type -1 of 1"),
-            (bytes(144), "."),
-            (bytes(160), "."),
+            (bytes(8) + (5).to_bytes(8, "little") + bytes(144), "bar type 5 of 1"),
+            (bytes(8) + b"\xff" * 8 + bytes(144), "bar type -1 of 1"),
+            (bytes(152), "."),
+            (bytes(168), "."),
             (b"", "."),
             ("1s", "."),
         ],
