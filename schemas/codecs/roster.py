@@ -121,7 +121,10 @@ class Roster:
         unknown = np.empty(1 + count, np.int64)
         with self._lock:
             while True:
-                self._batch = self._batch % _BATCHES + 1
+                self._batch += 1
+                if self._batch > _BATCHES:
+                    self._batch = 1
+                    self._seen[:] = 0
                 found = _find(
                     words,
                     *venues,
