@@ -40,5 +40,8 @@ def compiled(result: Any, *arguments: Any) -> Callable[[F], F]:
 
 
 def part(function: F) -> F:
-    """For what compiled functions of the same module call: it becomes part of them."""
+    """For what compiled functions call: it becomes part of them.
+
+    Those of other modules are not compiled anew when it changes: who changes it touches these modules, too.
+    """
     return numba.njit(function)  # type: ignore[no-any-return]

@@ -1,6 +1,7 @@
 """Windows of a `Table` that have ended: into what they feed, and into what can still be revised. Compiled.
 
-Exactly, as `Book.close` does it one by one. Columns are those of `merge`; who changes them touches this file, too.
+Exactly, as `Book.close` does it one by one. Columns and parts are those of `merge`; who changes them touches this
+file, too: see there.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from streams.bars.merge import (
     TURNOVER_LOW,
     VOLUME,
     add_turnover,
+    link,
+    search,
 )
 
 _MOST: Final = 2**63 - 1
@@ -89,9 +92,7 @@ def _feed(
 ) -> int:
     """Merge a window into the one of series `q` that it lies in; gives how many rows are free."""
     start = windows[fed, START] - windows[fed, START] % interval_ns
-    at, later = rows[s, LATEST + q], -1
-    while at >= 0 and windows[at, START] > start:
-        at, later = windows[at, EARLIER], at
+    at, later = search(s, q, start, rows, windows)
     if at < 0 or windows[at, START] != start:
         left -= 1
         new = free[left]
@@ -99,10 +100,7 @@ def _feed(
         windows[new, START] = start
         windows[new, EARLIER] = at
         windows[new, PUBLISHED] = 0
-        if later < 0:
-            rows[s, LATEST + q] = new
-        else:
-            windows[later, EARLIER] = new
+        link(s, q, later, new, rows, windows)
         first = last = True
         at = new
     else:
@@ -166,10 +164,7 @@ def close(
                 next_end = min(next_end, windows[at, START] + intervals_ns[q])
                 at, later = windows[at, EARLIER], at
             if not keep:
-                if later < 0:
-                    rows[s, LATEST + q] = -1
-                else:
-                    windows[later, EARLIER] = -1
+                link(s, q, later, -1, rows, windows)
             while at >= 0 and windows[at, STATUS] < CLOSED:
                 for f in range(q + 1, len(intervals_ns)):
                     if feeders[f] == q:
@@ -220,10 +215,7 @@ def forget(
                 or windows[at, START] + intervals_ns[q] > earliest
             ):
                 at, later = windows[at, EARLIER], at
-            if later < 0:
-                rows[s, LATEST + q] = -1
-            else:
-                windows[later, EARLIER] = -1
+            link(s, q, later, -1, rows, windows)
             while at >= 0:
                 rows[s, KEPT] -= 1
                 free[left] = at
@@ -236,15 +228,10 @@ def forget(
 @compiled(INT, INT, INT, INT, TABLE, TABLE)
 def unlink(s: int, q: int, start: int, rows: Ints, windows: Ints) -> int:
     """Take the closed window that begins there out of those of an instrument; its number, or -1."""
-    at, later = rows[s, LATEST + q], -1
-    while at >= 0 and windows[at, START] > start:
-        at, later = windows[at, EARLIER], at
+    at, later = search(s, q, start, rows, windows)
     if at < 0 or windows[at, START] != start or windows[at, STATUS] < CLOSED:
         return -1
-    if later < 0:
-        rows[s, LATEST + q] = windows[at, EARLIER]
-    else:
-        windows[later, EARLIER] = windows[at, EARLIER]
+    link(s, q, later, windows[at, EARLIER], rows, windows)
     rows[s, KEPT] -= 1
     return int(at)
 

@@ -117,6 +117,24 @@ def doubt_ahead(code: Ints, ts_ns: Ints, stamps_ms: Ints, max_future_ns: int, ve
 
 
 @part
+def search(s: int, q: int, start: int, rows: Ints, windows: Ints) -> tuple[int, int]:
+    """The latest window of series `q` that begins at `start` or before, and the one after it; -1 for none."""
+    at, later = rows[s, LATEST + q], -1
+    while at >= 0 and windows[at, START] > start:
+        at, later = windows[at, EARLIER], at
+    return at, later
+
+
+@part
+def link(s: int, q: int, later: int, at: int, rows: Ints, windows: Ints) -> None:
+    """Let a window, or -1 for none, come before the one `later`, or be the latest where that is -1."""
+    if later < 0:
+        rows[s, LATEST + q] = at
+    else:
+        windows[later, EARLIER] = at
+
+
+@part
 def add_turnover(windows: Ints, at: int, high: int, low: int) -> None:
     """Add a number of 128 bits to that of a window."""
     total = np.uint64(windows[at, TURNOVER_LOW]) + np.uint64(low)
@@ -145,7 +163,6 @@ def merge(
 
     `ends` becomes, for each that was merged, where its open and its close are now those of the row: -1 elsewhere.
     """
-    latest = LATEST + series
     for j in range(folded.shape[1]):
         ends[0, j] = ends[1, j] = -1
         c = folded[fold.CODE, j]
@@ -153,9 +170,7 @@ def merge(
             continue
         s = slots[c]
         start = folded[fold.START, j]
-        at, later = rows[s, latest], -1
-        while at >= 0 and windows[at, START] > start:
-            at, later = windows[at, EARLIER], at
+        at, later = search(s, series, start, rows, windows)
         opened, closed = folded[fold.OPENED, j], folded[fold.CLOSED, j]
         if at < 0 or windows[at, START] != start:
             left -= 1
@@ -168,10 +183,7 @@ def merge(
             windows[new, HIGH] = folded[fold.HIGH, j]
             windows[new, LOW] = folded[fold.LOW, j]
             windows[new, FIRST] = offsets[folded[fold.FIRST, j]]
-            if later < 0:
-                rows[s, latest] = new
-            else:
-                windows[later, EARLIER] = new
+            link(s, series, later, new, rows, windows)
             rows[s, NEXT_END] = min(rows[s, NEXT_END], start + interval_ns)
             at = new
         if ts_ns[closed] >= windows[at, CLOSED_NS]:
