@@ -829,9 +829,10 @@ def test_what_comes_after_an_end_counts() -> None:
     )
 
 
+@pytest.mark.parametrize("odd_price", ["-1", "1"])
 @pytest.mark.parametrize("way", WAYS)
-def test_bars_of_a_batch_come_in_the_order_of_their_ends(way) -> None:
-    """Of instruments in tables, and of one that no table holds."""
+def test_bars_of_a_batch_come_in_the_order_of_their_ends(way, odd_price) -> None:
+    """Of instruments in tables, and with one that no table holds."""
     a_spec = spec("1s", "2s", grace_ns=3 * SECOND, max_future_ns=CENTURIES)
     with reading(way):
         an_engine = BarEngine(a_spec, WAYS[way][0](), "ticks", 3)
@@ -839,7 +840,7 @@ def test_bars_of_a_batch_come_in_the_order_of_their_ends(way) -> None:
             log = records(
                 *(
                     value(symbol=symbol, ts_ns=T0 + at * SECOND, price=price)
-                    for symbol, price in (("B", "1"), ("A", "-1"), ("C", "2"))
+                    for symbol, price in (("B", "1"), ("A", odd_price), ("C", "2"))
                     for at in seconds
                 ),
                 start=start,
@@ -874,3 +875,16 @@ def test_a_bar_that_was_published_early_does_not_keep_its_instrument_off_the_tab
     for restart in (-1, 3, 4, 5):
         assert_all_the_same(a_spec, log, ones, restart=restart)
         assert_all_the_same(a_spec, log, [2] * 14, restart=restart)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_bar_made_of_one_that_was_published_early_is_published_early_itself(way) -> None:
+    a_spec = spec("1s", "10s", grace_ns=5 * SECOND, max_future_ns=CENTURIES)
+    found = []
+    with reading(way):
+        an_engine = BarEngine(a_spec, WAYS[way][0](), "ticks", 3)
+        for number, (at, now) in enumerate(((0, 8), (12, 60))):
+            an_engine.apply(records(value(ts_ns=T0 + at * SECOND), start=number), T0)
+            bars = an_engine.idle(T0 + now * SECOND)
+            found.append([(bar.type, bar.start_ns - T0) for bar in bars])
+    assert found == [[("1s", 0)], [("10s", 0), ("1s", 12 * SECOND), ("10s", 10 * SECOND)]]
