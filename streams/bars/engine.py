@@ -98,7 +98,7 @@ class BarEngine:
         batch.refused.sort(key=itemgetter(0))
         bars = self._publish(((book, window, window) for window, book in batch.due.items()), final=True)
         if batch.bars:
-            bars = sorted([*batch.bars, *bars], key=attrgetter("end_ns"))
+            bars = sorted([*batch.bars, *bars], key=attrgetter("end_ns")) if bars else batch.bars
         return Output(
             bars,
             [(record, letter) for _, record, letter in batch.refused],
