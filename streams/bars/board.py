@@ -218,7 +218,7 @@ class Board:
             windows.left = closing.forget(
                 due,
                 self._intervals_ns,
-                self._spec.revisable_ns,
+                min(self._spec.revisable_ns, _MOST),
                 not self._upkeep.keep_rows,
                 _ROOM,
                 self._rows,
@@ -305,7 +305,9 @@ class Board:
         clocks = self._rows[slots][:, [m.WATERMARK, m.HORIZON]].tolist()
         for n, (book, (watermark_ns, horizon_ns)) in enumerate(zip(books, clocks, strict=True)):
             book.watermark_ns, book.horizon_ns = watermark_ns, horizon_ns
-            if book.closed.entries:
+            if len(book.closed.entries) > book.closed.room:
+                book.forget_windows(self._spec)
+            elif book.closed.entries:
                 book.forget_old_windows(self._spec)
             if at[n] < at[n + 1]:
                 book.seen.append(known[at[n] : at[n + 1]])

@@ -113,7 +113,8 @@ def render(windows: Ints, texts: Bytes, ends: Ints) -> int:
             low = (upper << np.uint64(32)) + lower
             high = (upper >> np.uint64(32)) + np.uint64(1 if low < lower else 0)
             fine, rest = _divide(high, low, volume)
-            if 2 * rest > volume or (2 * rest == volume and fine & np.uint64(1)):
+            # Not `2 * rest`: numba makes floats of an int and an unsigned one.
+            if rest > volume - rest or (rest == volume - rest and fine & np.uint64(1)):
                 fine += np.uint64(1)
             if fine == _UNIT:
                 fine = np.uint64(0)

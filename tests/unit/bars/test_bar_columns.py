@@ -908,3 +908,31 @@ def test_a_bar_made_of_one_that_was_published_early_is_published_early_itself(wa
             bars = an_engine.idle(T0 + now * SECOND)
             found.append([(bar.type, bar.start_ns - T0) for bar in bars])
     assert found == [[("1s", 0)], [("10s", 0), ("1s", 12 * SECOND), ("10s", 10 * SECOND)]]
+
+
+def test_a_vwap_near_a_tie_is_rounded_exactly() -> None:
+    """Of volumes beyond 2**53 units, where a float would not tell."""
+    log = records(
+        value(price="1.500000000", size="1423257035.763484561"),
+        value(price="1.500000001", size="326685843.946940320"),
+    )
+    assert_all_the_same(A_SPEC, log)
+    bars = outcome("columns", A_SPEC, log)[-1][0]
+    assert bars[0].vwap == "1.500000000186683719"
+
+
+def test_closed_windows_that_late_ticks_ask_for_take_no_memory() -> None:
+    a_spec = spec("1s", grace_ns=0, retain_ns=10 * SECOND, max_future_ns=CENTURIES)
+    with reading("columns"):
+        an_engine = BarEngine(a_spec, TidegateCodec(), "ticks", 3)
+        for n in range(300):
+            for which, at in enumerate((n, max(n - 5, 0))):
+                an_engine.apply(records(value(ts_ns=T0 + at * SECOND), start=2 * n + which), 0)
+                an_engine.changed()
+    (book,) = an_engine._books.values()
+    assert len(book.closed.entries) < 100
+
+
+def test_bars_may_be_revised_for_ever() -> None:
+    log, ones = one_each(*({"ts_ns": T0 + at * SECOND} for at in (0, 5, 10, 1, 15)))
+    assert_all_the_same(spec("1s", retain_ns=2**63, max_future_ns=CENTURIES), log, ones)
