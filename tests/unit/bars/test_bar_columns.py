@@ -912,13 +912,14 @@ def test_a_bar_made_of_one_that_was_published_early_is_published_early_itself(wa
 
 def test_a_vwap_near_a_tie_is_rounded_exactly() -> None:
     """Of volumes beyond 2**53 units, where a float would not tell."""
-    log = records(
-        value(price="1.500000000", size="1423257035.763484561"),
-        value(price="1.500000001", size="326685843.946940320"),
+    log, _ = one_each(
+        {"price": "1.500000000", "size": "1423257035.763484561"},
+        {"price": "1.500000001", "size": "326685843.946940320"},
+        {"ts_ns": T0 + 9 * SECOND},
     )
-    assert_all_the_same(A_SPEC, log)
-    bars = outcome("columns", A_SPEC, log)[-1][0]
-    assert bars[0].vwap == "1.500000000186683719"
+    assert_all_the_same(A_SPEC, log, [2])
+    bars = outcome("columns", A_SPEC, log, [2])[1][0]
+    assert [bar.vwap for bar in bars if bar.type == "1s" and bar.start_ns == T0] == ["1.500000000186683719"]
 
 
 def test_closed_windows_that_late_ticks_ask_for_take_no_memory() -> None:
