@@ -305,9 +305,7 @@ class Board:
         clocks = self._rows[slots][:, [m.WATERMARK, m.HORIZON]].tolist()
         for n, (book, (watermark_ns, horizon_ns)) in enumerate(zip(books, clocks, strict=True)):
             book.watermark_ns, book.horizon_ns = watermark_ns, horizon_ns
-            if len(book.closed.entries) > book.closed.room:
-                book.forget_windows(self._spec)
-            elif book.closed.entries:
+            if book.closed.entries:
                 book.forget_old_windows(self._spec)
             if at[n] < at[n + 1]:
                 book.seen.append(known[at[n] : at[n + 1]])

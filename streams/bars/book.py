@@ -214,8 +214,13 @@ class Book:
         self.closed.keep({key: w for key, w in self.closed.entries.items() if w.end_ns > earliest_ns})
 
     def forget_old_windows(self, spec: BarSpec) -> None:
-        """`forget_windows`, where the last one, and there is one, is of no use any more: no others will come."""
-        if next(reversed(self.closed.entries.values())).end_ns <= self.earliest_ns(spec):
+        """`forget_windows`, where there are many, or the last one is of no use any more; there is one at least.
+
+        What closes on a `Board` is not among them: where the last one is of no use, no others may come.
+        """
+        closed = self.closed
+        last = next(reversed(closed.entries.values()))
+        if len(closed.entries) > closed.room or last.end_ns <= self.earliest_ns(spec):
             self.forget_windows(spec)
 
     def open_windows(self) -> Iterator[tuple[Series, Window]]:

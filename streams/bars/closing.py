@@ -1,7 +1,7 @@
 """Windows of a `Table` that have ended: into what they feed, and into what can still be revised. Compiled.
 
 Exactly, as `Book.close` does it one by one. Columns and parts are those of `merge`; who changes them touches this
-file, too: see there.
+file, too, as said there.
 """
 
 from __future__ import annotations

@@ -16,10 +16,9 @@ from schemas.compiled import INT, INTS, TABLE, VOID, compiled, part
 from streams.bars import fold
 
 #: Columns of `rows`, a row for each instrument; -1 is none. `HELD` is whether its clock and its open windows are
-#: here. Instants are nanoseconds since the epoch. `LOGGED` is the entry of its last
-#: trade id in `log`, `OUTGROWN` whether a number has become too large, `KEPT` how many closed windows there are,
-#: `ROOM` for how many there is room. At `LATEST` and behind it, one for each series, is the number of its latest
-#: window in `windows`.
+#: here. Instants are nanoseconds since the epoch. `LOGGED` is the entry of its last trade id in `log`, `OUTGROWN`
+#: whether a number has become too large, `KEPT` how many closed windows there are, `ROOM` for how many there is
+#: room. At `LATEST` and behind it, one for each series, is the number of its latest window in `windows`.
 (
     HELD,
     WATERMARK,
@@ -118,7 +117,7 @@ def doubt_ahead(code: Ints, ts_ns: Ints, stamps_ms: Ints, max_future_ns: int, ve
 
 @part
 def search(s: int, q: int, start: int, rows: Ints, windows: Ints) -> tuple[int, int]:
-    """The latest window of series `q` that begins at `start` or before, and the one after it; -1 for none."""
+    """The latest window of a series that begins at `start` or before, and the one after it; -1 for none."""
     at, later = rows[s, LATEST + q], -1
     while at >= 0 and windows[at, START] > start:
         at, later = windows[at, EARLIER], at

@@ -140,7 +140,7 @@ class Table:
                 is_closed,
             )
         )
-        for n in np.flatnonzero(rows[:, m.TRADES] == 0).tolist():
+        for n in np.flatnonzero(rows[:, m.TRADES] == 0).tolist():  # published early, with what finer ones had
             w = windows[n]
             windows[n] = empty(w.bar_type, w.start_ns, w.end_ns, w.published)
         return windows
