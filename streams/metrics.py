@@ -100,7 +100,9 @@ ACCEPTED = _counter("tidegate_ticks_accepted_total", "Trades that are in a bar."
 LATE = _counter("tidegate_ticks_late_total", "Trades that came after the grace, whatever became of them.")
 DUPLICATES = _counter("tidegate_ticks_duplicate_total", "Trades recognised by their id as read before.")
 DROPPED_LATE = _counter("tidegate_ticks_dropped_total", 'Late trades dropped, as late = "drop" says.')
-SKIPPED = _counter("tidegate_ticks_skipped_total", "Trades applied already, before a restart or a replay.")
+SKIPPED = _counter(
+    "tidegate_ticks_skipped_total", "Trades beside a replayed one in its record, applied already."
+)
 IGNORED = _counter("tidegate_records_ignored_total", "Records without a trade: heartbeats and the like.")
 DEAD_LETTERS = _counter(
     "tidegate_dead_letters_total", "Ticks or bars dead-lettered, by role and reason.", "role", "reason"

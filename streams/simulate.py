@@ -188,6 +188,11 @@ def _market(rng: random.Random, instruments: int, first_id: int) -> Iterator[_Tr
             yield book.trade(price + side * level, size, side, level == 0)
 
 
+def symbols(instruments: int) -> list[str]:
+    """Those of a feed of so many instruments, the busiest first."""
+    return [_listing(i)[0] for i in range(instruments)]
+
+
 def _listing(i: int) -> tuple[str, float, int, float, int]:
     if i < len(_KNOWN):
         return _KNOWN[i]

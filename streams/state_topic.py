@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from schemas.errors import StateError
-from streams.bars.state import POSITION, load_position
+from streams.bars.restore import position_of
+from streams.bars.rows import Position
 from streams.broker import confluent_config
 from streams.groups import Groups
 from streams.pair import FencedPair
@@ -32,20 +33,26 @@ class PartitionState:
     @property
     def position(self) -> int | None:
         """The offset of the last record that is in the state; None where no row says so."""
-        try:
-            return load_position(self.rows[POSITION][1], "") if POSITION in self.rows else None
-        except StateError:
-            return None
+        told = self._told
+        return None if told is None else told.offset
 
     @property
-    def instruments(self) -> int:
-        """How many instruments the state knows."""
-        return sum(name != POSITION and "|" not in name for name in self.rows)
+    def instruments(self) -> int | None:
+        """How many instruments the state knows; None where no row says so."""
+        told = self._told
+        return None if told is None else told.instruments
 
     @property
     def size(self) -> int:
         """Bytes of all keys and values."""
         return sum(len(key) + len(value) for key, value in self.rows.values())
+
+    @property
+    def _told(self) -> Position | None:
+        try:
+            return position_of({name: value for name, (_, value) in self.rows.items()}, "")
+        except StateError:
+            return None
 
     @property
     def versions(self) -> list[int | None]:

@@ -22,6 +22,7 @@ from schemas.trade import Names, instrument
 _NUMBER, _KEY, _VENUE, _VENUE_WIDTH, _SYMBOL, _SYMBOL_WIDTH = range(6)
 _ENTRY: Final = 8
 _BATCHES: Final = 2**31 - 1
+_AHEAD: Final = 12
 _PRIME, _HALF, _LOW = np.uint64(1099511628211), np.uint64(32), np.int64(2**32 - 1)
 
 
@@ -65,14 +66,20 @@ def _find(
     """Number the instruments of a batch in the order in which they come; how many there are.
 
     `present` becomes their numbers among all, `code` of each record that among these. `unknown` begins with how
-    many records are of instruments that are not in the table, and these follow. `seen` has by number the last
-    batch, below 2**31, and in the lower half the number in it.
+    many records are of instruments that are not in the table, and these follow; it has room for one number more.
+    `seen` has by number the last batch, below 2**31, and in the lower half the number in it.
     """
-    found = 0
+    found = touched = 0
     unknown[0] = 0
     for record in range(len(symbols)):
         key = np.uint64(symbol_keys[record]) * _PRIME ^ np.uint64(venue_keys[record])
-        row = np.int64((key ^ (key >> _HALF)) & np.uint64(len(table) - 1))
+        code[record] = np.int64((key ^ (key >> _HALF)) & np.uint64(len(table) - 1))
+    for record in range(len(symbols)):
+        # Of many instruments no cache holds the table: its rows are fetched while those before are worked on.
+        if record + _AHEAD < len(symbols):
+            touched ^= table[code[record + _AHEAD], _NUMBER]
+        key = np.uint64(symbol_keys[record]) * _PRIME ^ np.uint64(venue_keys[record])
+        row = code[record]
         while table[row, _NUMBER] >= 0 and not (
             table[row, _KEY] == np.int64(key)
             and table[row, _SYMBOL_WIDTH] == symbol_widths[record]
@@ -91,6 +98,7 @@ def _find(
             present[found] = number
             found += 1
         code[record] = seen[number] & _LOW
+    unknown[-1] = touched  # or else nobody would ask for it, and the compiler leave it out
     return found
 
 
@@ -118,7 +126,7 @@ class Roster:
         """
         words, count = bytes_and_words(data)[1], len(symbols.keys)
         present, code = np.empty((2, count), np.int64)
-        unknown = np.empty(1 + count, np.int64)
+        unknown = np.empty(2 + count, np.int64)
         with self._lock:
             while True:
                 self._batch += 1
@@ -156,16 +164,17 @@ class Roster:
         texts = [(venue.decode(), symbol.decode()) for venue, symbol in new]
         names = [(self._venue or venue, symbol) for venue, symbol in texts]
         check_names(names)
-        keys = (symbols.keys.view(np.uint64) * _PRIME ^ venues.keys.view(np.uint64)).view(np.int64).tolist()
+        firsts = np.array(list(new.values()), np.int64)
+        keys = symbols.keys[firsts].view(np.uint64) * _PRIME ^ venues.keys[firsts].view(np.uint64)
         found = []
-        for (venue, symbol), record, its in zip(new, new.values(), names, strict=True):
+        for (venue, symbol), key, its in zip(new, keys.view(np.int64).tolist(), names, strict=True):
             # Two spellings of one instrument have one number.
             number = self._numbers.setdefault(instrument(*its), len(self.instruments))
             if number == len(self.instruments):
                 self.instruments.append(its)
             at = len(self._texts)
             self._texts += venue + symbol
-            found.append((number, keys[record], at, len(venue), at + len(venue), len(symbol), 0, 0))
+            found.append((number, key, at, len(venue), at + len(venue), len(symbol), 0, 0))
         entries = np.array(found, np.int64)
         self._known = bytes_and_words(bytes(self._texts) + PAD)[1]
         self._count += len(entries)

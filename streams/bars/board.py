@@ -9,18 +9,19 @@ time. Whoever needs to know more has it given back first (`release`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.codecs.spans import Ints
 from schemas.trade import Names
 from streams.bars import closing, fold
 from streams.bars import merge as m
 from streams.bars.book import NEVER, Book, Books, Series
+from streams.bars.packs import Packed, no_windows
 from streams.bars.rows import written_again
-from streams.bars.state import Rows
 from streams.bars.table import ROWS, Table, fits
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _MOST: Final = 2**63 - 1
 
 #: So many trade ids may wait to be entered in their books.
 _IDS: Final = 1 << 16
+_FEW_IDS: Final = 16
 
 #: Of an instrument so many closed windows may be kept that are of no use any more.
 _ROOM: Final = 32
@@ -54,20 +56,36 @@ class Board:
         self._intervals_ns = np.array([one.interval_ns for one in series], np.int64)
         feeders = [-1 if one.feeder is None else one.feeder.number for one in series]
         self._feeders = np.array(feeders, np.int64)
-        self._books: list[Book] = []
+        self._books = books.numbered
         """By slot, which is the number of their row."""
         self._instruments: list[Names] = []
         self._slots = np.empty(0, np.int64)
         """By the number of an instrument among those of the sheets; -1 where it is not known yet."""
-        self._rows = np.empty((0, m.LATEST + len(series)), np.int64)
+        self._new = np.full(m.LATEST + len(series), -1, np.int64)
+        """The row of an instrument that is held, and of which nothing is known."""
+        self._new[[m.HELD, m.WATERMARK, m.HORIZON, m.NEXT_END]] = True, 0, 0, _MOST
+        self._new[[m.ACTIVE, m.ALARMED, m.DIRTY, m.OUTGROWN, m.KEPT, m.ROOM]] = (
+            0,
+            False,
+            False,
+            False,
+            0,
+            _ROOM,
+        )
+        self._rows = np.empty((0, len(self._new)), np.int64)
         self._windows = Table(series)
-        self._log, self._recalled = np.empty((_IDS, 3), np.int64), np.empty(2 * _IDS, np.int64)
-        """Trade ids, each with its mark and the entry before of its instrument; and room for `recall`."""
-        self._logged = 0
+        self._log = np.empty((_IDS, 4), np.int64)
+        """Trade ids, each with its mark and the entry before of its instrument."""
+        self._logged = self._saved = 0
+        """So many entries there are, and so many of them are saved."""
+        self._unsaved: list[Ints] = []
+        """Of entries that are gone: `Mark`s that are not saved yet."""
+        self._remembering: dict[Book, None] = {}
+        """Those that are held, and had closed windows themselves."""
 
     def take(self, batch: Batch, sheet: Sheet) -> list[int]:
         """Let a batch count, of instruments of which all ticks do; gives the numbers of the ticks of others."""
-        slots = self._find(sheet, batch.intake.records.offsets[0])
+        slots = self._find(sheet)
         verdict = self._judge(batch, sheet, slots)
         self._enter(sheet, slots, verdict)
         self._merge(sheet, slots, verdict)
@@ -78,8 +96,8 @@ class Board:
         numbers = sheet.numbers[np.repeat(doubted, np.diff(sheet.bounds))]
         return np.sort(numbers).tolist()  # type: ignore[no-any-return]
 
-    def _find(self, sheet: Sheet, first: int) -> Ints:
-        """The slots of a sheet's instruments, -1 of those that cannot be held; its first offset is `first`."""
+    def _find(self, sheet: Sheet) -> Ints:
+        """The slots of a sheet's instruments, -1 of those that cannot be held."""
         columns = sheet.columns
         if columns.instruments is not self._instruments:
             self._instruments, self._slots = columns.instruments, self._slots[:0]
@@ -87,24 +105,26 @@ class Board:
             more = np.full(2 * len(columns.instruments) - len(self._slots), -1, np.int64)
             self._slots = np.concatenate((self._slots, more))
         slots = self._slots[columns.present]
+        known = len(self._books)
         if len(slots) and slots.min() < 0:
             for number in columns.present[slots < 0].tolist():
-                self._slots[number] = self._slot(self._all[columns.instruments[number]])
+                self._slots[number] = self._all[columns.instruments[number]].slot
             slots = self._slots[columns.present]
+        self._make_rows()
+        for book in self._books[known:]:
+            book.held = True
+        self._rows[known : len(self._books), m.HELD] = True
         for code in np.flatnonzero(self._rows[slots, m.HELD] < 1).tolist():
-            if not self._hold(self._books[slots[code]], first):
+            if not self._hold(self._books[slots[code]]):
                 slots[code] = -1
         return slots
 
-    def _slot(self, book: Book) -> int:
-        if book.slot < 0:
-            book.slot = len(self._books)
-            self._books.append(book)
-            if book.slot == len(self._rows):
-                more = np.full((len(self._rows) + ROWS, self._rows.shape[1]), -1, np.int64)
-                more[:, m.KEPT], more[:, m.ROOM] = 0, _ROOM
-                self._rows = np.concatenate((self._rows, more))
-        return book.slot
+    def _make_rows(self) -> None:
+        known = len(self._rows)
+        if known < len(self._books):
+            more = np.tile(self._new, (max(ROWS, known, len(self._books) - known), 1))
+            more[:, m.HELD] = False
+            self._rows = np.concatenate((self._rows, more))
 
     def _judge(self, batch: Batch, sheet: Sheet, slots: Ints) -> Ints:
         verdict = np.empty(len(slots), np.int64)
@@ -126,6 +146,7 @@ class Board:
             self.recall(entering)
             verdict[codes] = np.where(sheet.enter(codes, entering), m.ENTER, m.DOUBT)
             self._rows[slots[codes], m.LAST_ID] = [book.seen.top for book in entering]
+            self._upkeep.changed.update(dict.fromkeys(entering))
 
     def _merge(self, sheet: Sheet, slots: Ints, verdict: Ints) -> None:
         columns, windows = sheet.columns, self._windows
@@ -157,7 +178,7 @@ class Board:
 
     def _settle(self, batch: Batch, sheet: Sheet, slots: Ints, verdict: Ints) -> None:
         self._make_room(len(sheet.numbers))
-        found = np.empty((5, len(slots) + 1), np.int64)
+        found = np.empty((4, len(slots) + 1), np.int64)
         self._logged = m.settle(
             sheet.bounds,
             sheet.summary,
@@ -171,12 +192,11 @@ class Board:
             batch.now_ns,
             found,
         )
-        due, dirty, alarmed, outgrown = (row[1 : 1 + row[0]] for row in found[:4])
-        counted = int(found[4, 0])
+        due, alarmed, outgrown = (row[1 : 1 + row[0]] for row in found[:3])
+        counted = int(found[3, 0])
         batch.counts.ticks += counted
         batch.counts.accepted += counted
         upkeep, book_of = self._upkeep, self._books.__getitem__
-        upkeep.changed.update(dict.fromkeys(map(book_of, dirty.tolist())))
         for book in map(book_of, alarmed.tolist()):
             upkeep.idle.set(book, batch.now_ns)
         if len(due):
@@ -227,12 +247,12 @@ class Board:
                 windows.left,
             )
 
-    def _hold(self, book: Book, first: int) -> bool:
-        """Take a book over, where it can be. `first` is the first offset of the batch."""
+    def _hold(self, book: Book) -> bool:
+        """Take a book over, where it can be."""
         found = [
             (series, w) for series, w in book.open_windows() if series.feeder is None or w.says_something
         ]
-        if first <= book.restored_offset or not all(fits(window) for _, window in found):
+        if not all(fits(window) for _, window in found):
             return False
         row = self._rows[book.slot]
         row[m.WATERMARK] = book.watermark_ns
@@ -249,6 +269,8 @@ class Board:
         book.windows.clear()
         book.ends.clear()
         book.next_end_ns = NEVER
+        if book.closed.entries:
+            self._remembering[book] = None
         return True
 
     def release(self, book: Book) -> None:
@@ -256,8 +278,11 @@ class Board:
         self.recall([book])
         row = self._rows[book.slot]
         row[m.HELD] = book.held = False
+        if row[m.DIRTY]:
+            row[m.DIRTY] = False
+            self._upkeep.changed[book] = None
         book.active_ns = int(row[m.ACTIVE])
-        numbers, series, _ = self._find_windows([book], m.CLOSED)
+        numbers, series, _ = self._find_windows(np.array([book.slot], np.int64), m.CLOSED)
         closing.drop_open(book.slot, len(self._series), self._rows, self._windows.rows)
         found = [
             (self._series[number], window)
@@ -272,8 +297,7 @@ class Board:
 
     def give_back_closed(self, book: Book, ts_ns: int) -> None:
         """Give a book back the closed windows that an instant falls into."""
-        if book.slot < 0:
-            return
+        self._make_rows()
         for number, series in enumerate(self._series):
             start_ns = ts_ns - ts_ns % series.interval_ns
             at = closing.unlink(book.slot, number, start_ns, self._rows, self._windows.rows)
@@ -298,9 +322,14 @@ class Board:
     def recall(self, books: Sequence[Book]) -> None:
         """Let books that are held know their clocks, and the ids of all that counted."""
         slots = np.array([book.slot for book in books], np.int64)
-        bounds = np.empty(len(slots) + 1, np.int64)
-        m.gather_ids(slots, self._rows, self._log, bounds, self._recalled)
-        known = self._recalled.data.cast("B")
+        self._recall(slots, m.count_ids(slots, self._rows, self._log))
+
+    def _recall(self, slots: Ints, ids: int) -> None:
+        """`recall` of these instruments, which have at most so many ids."""
+        books = map(self._books.__getitem__, slots.tolist())
+        bounds, found = np.empty(len(slots) + 1, np.int64), np.empty(2 * ids, np.int64)
+        m.gather_ids(slots, self._rows, self._log, bounds, found)
+        known = found.data.cast("B")
         at = (16 * bounds).tolist()
         clocks = self._rows[slots][:, [m.WATERMARK, m.HORIZON]].tolist()
         for n, (book, (watermark_ns, horizon_ns)) in enumerate(zip(books, clocks, strict=True)):
@@ -309,32 +338,52 @@ class Board:
                 book.forget_old_windows(self._spec)
             if at[n] < at[n + 1]:
                 book.seen.append(known[at[n] : at[n + 1]])
-            if not self._upkeep.keep_state:
-                book.forget_ids(self._spec)
+            book.forget_ids(self._spec)
 
-    def save(self, changed: Iterable[Book]) -> dict[Book, Rows]:
-        """Let those of these books that are held know their clocks and ids; gives state rows of windows."""
-        books = [book for book in changed if book.slot >= 0]
-        self.recall([book for book in books if book.held])
-        self._rows[:, m.DIRTY] = 0
-        numbers, series, bounds = self._find_windows(books, m.SAVED if self._upkeep.keep_rows else m.CLOSED)
-        rows = self._windows.state_rows(numbers, series)
-        is_closed = (self._windows.rows[numbers, m.STATUS] >= m.CLOSED).tolist()
-        found = {}
-        for book, begin, end in zip(books, bounds, bounds[1:], strict=False):
-            found[book] = its = Rows([], [])
-            for n in range(end - 1, begin - 1, -1):  # the earliest first
-                (its.closed if is_closed[n] else its.open).append(rows[n])
-        return found
+    def take_dirty(self) -> Ints:
+        """The instruments of which something is to be saved, that are held; they count as saved then."""
+        slots = np.flatnonzero(self._rows[: len(self._books), m.DIRTY])
+        self._rows[slots, m.DIRTY] = False
+        if self._remembering:
+            dirty = set(slots.tolist())
+            self.recall([book for book in self._remembering if book.slot in dirty])
+            self._remembering = {
+                book: None for book in self._remembering if book.held and book.closed.entries
+            }
+        return slots
 
-    def set_saved(self, books: Sequence[Book]) -> None:
-        """Note that all closed windows of these books are in rows of the state that are written once."""
-        slots = np.array([book.slot for book in books], np.int64)
-        closing.set_saved(slots, len(self._series), self._rows, self._windows.rows)
+    def open(self, slots: Ints) -> tuple[NDArray[np.bool_], Ints, Packed]:
+        """Which of these instruments are held; of those the slot, watermark and horizon; and their open windows."""
+        self._make_rows()
+        held = self._rows[slots, m.HELD] == 1
+        slots = slots[held]
+        numbers, series, bounds = self._find_windows(slots, m.CLOSED)
+        owners = np.repeat(slots, np.diff(bounds))
+        clocks = np.column_stack((slots, self._rows[slots][:, [m.WATERMARK, m.HORIZON]]))
+        return held, clocks, self._windows.packed(numbers, series, owners)
 
-    def _find_windows(self, books: Sequence[Book], until: int) -> tuple[Ints, Ints, list[int]]:
-        """The windows of books whose status is below this, their series, and where those of each begin and end."""
-        slots = np.array([book.slot for book in books], np.int64)
+    def past(self, slots: Ints) -> tuple[Packed, Ints]:
+        """What is not saved yet: closed windows of these instruments, and all ids, as `Mark`s; they are then."""
+        packed = no_windows()
+        if self._upkeep.keep_rows:
+            packed = self._closed(slots, m.SAVED)
+            closing.set_saved(slots, len(self._series), self._rows, self._windows.rows)
+        marks = [*self._unsaved, self._log[self._saved : self._logged, : m.BEFORE]]
+        self._unsaved, self._saved = [], self._logged
+        return packed, np.concatenate(marks)
+
+    def closed(self, slots: Ints) -> Packed:
+        """The windows of these instruments that have closed."""
+        return self._closed(slots, m.SAVED + 1)
+
+    def _closed(self, slots: Ints, until: int) -> Packed:
+        numbers, series, bounds = self._find_windows(slots, until)
+        closed = self._windows.rows[numbers, m.STATUS] >= m.CLOSED
+        owners = np.repeat(slots, np.diff(bounds))
+        return self._windows.packed(numbers[closed], series[closed], owners[closed])
+
+    def _find_windows(self, slots: Ints, until: int) -> tuple[Ints, Ints, Ints]:
+        """Windows of instruments with a status below this, their series, and where those of each begin and end."""
         bounds = np.empty(len(slots) + 1, np.int64)
         found = np.empty((2, 0), np.int64)
         for _ in range(2):
@@ -343,15 +392,25 @@ class Board:
             )
             if count > found.shape[1]:
                 found = np.empty((2, count), np.int64)
-        return found[0], found[1], bounds.tolist()
+        return found[0], found[1], bounds
 
     def _pairs(self, sheet: Sheet) -> Ints:
         return _NONE if self._spec.dedupe_ns is None else sheet.pairs
 
     def _make_room(self, ids: int) -> None:
-        if self._logged + ids > len(self._log):
-            logged = np.flatnonzero(self._rows[: len(self._books), m.LOGGED] >= 0).tolist()
-            self.recall([self._books[slot] for slot in logged])
-            self._logged = 0
-            if ids > len(self._log):
-                self._log, self._recalled = np.empty((2 * ids, 3), np.int64), np.empty(4 * ids, np.int64)
+        """Let there be room for so many ids in the log."""
+        if self._logged + ids <= len(self._log):
+            return
+        if self._upkeep.keep_state:
+            self._unsaved.append(self._log[self._saved : self._logged, : m.BEFORE].copy())
+        # To enter ids in a book takes as long for few as for many: few stay.
+        counts = np.bincount(self._log[: self._logged, m.SLOT], minlength=len(self._rows))
+        slots = np.flatnonzero((counts >= _FEW_IDS) & (self._rows[:, m.HELD] == 1))
+        self._recall(slots, int(counts[slots].sum()))
+        dedupe_ns = min(self._spec.dedupe_ns or 0, _MOST)
+        self._logged = self._saved = m.compact(self._rows, self._log, self._logged, dedupe_ns)
+        needed = 2 * self._logged + ids
+        if needed > len(self._log):
+            log = np.empty((2 * needed, 4), np.int64)
+            log[: self._logged] = self._log[: self._logged]
+            self._log = log

@@ -69,9 +69,6 @@ class Book:
         "horizon_ns",
         "name",
         "next_end_ns",
-        "next_part",
-        "parts",
-        "restored_offset",
         "rows",
         "seen",
         "series",
@@ -97,25 +94,20 @@ class Book:
         """What was forgotten before a restart: no tick before it can count, whatever the settings are now."""
         self.next_end_ns = NEVER
         """The earliest end of an open window."""
-        self.restored_offset = -1
-        """What it was restored from contains all ticks at or before it."""
         self.batch = 0
         """The number of the last batch that had ticks of it."""
         self.closed: Memory[int, Window] = Memory()
         """The windows that can still be revised, by `Series.key`."""
         self.seen = Seen()
         self.rows: list[Raw] = []
-        """Of the state: windows that have closed, written when they were published, and not in a part yet."""
-        self.parts: dict[int, int] = {}
-        """The state rows that are written once, and the watermark after which each is of no use."""
-        self.next_part = 0
+        """Windows that have closed, as the state has them, written when they were published and not saved yet."""
         self.active_ns: int | None = None
         """When the last tick came, by the injected clock; None after a restart."""
         self.alarmed = False
         self.held = False
         """Whether a `Board` has the clock, the newest trade ids, and the open windows that ticks go into."""
         self.slot = -1
-        """Where it has them."""
+        """Its number among all instruments: in the state, and in the tables of a `Board`."""
 
     def window(self, series: Series, ts_ns: int) -> Window:
         """The open window that an instant falls into, made if need be, and so are those that it feeds."""
@@ -235,6 +227,8 @@ class Books(dict[Names, Book]):
     def __init__(self, by_name: dict[str, Book], series: Sequence[Series]) -> None:
         """`by_name` are those that are known; new ones are entered."""
         super().__init__()
+        self.numbered: list[Book] = []
+        """All books, each where its `slot` says."""
         self._by_name = by_name
         self._series = series
 
@@ -243,6 +237,13 @@ class Books(dict[Names, Book]):
         name = instrument(venue, symbol)
         book = self._by_name.get(name)
         if book is None:
-            self._by_name[name] = book = Book(name, symbol, venue, self._series)
+            book = Book(name, symbol, venue, self._series)
+            self.add(book)
         self[names] = book
         return book
+
+    def add(self, book: Book) -> None:
+        """Enter one that is new."""
+        book.slot = len(self.numbered)
+        self.numbered.append(book)
+        self._by_name[book.name] = book

@@ -262,7 +262,7 @@ def gather_windows(
 
 @compiled(VOID, INTS, INT, TABLE, TABLE)
 def set_saved(slots: Ints, series: int, rows: Ints, windows: Ints) -> None:
-    """Note that all closed windows of these instruments are in rows of the state that are written once."""
+    """Note that all closed windows of these instruments are in rows of the state."""
     for s in slots:
         for q in range(series):
             at = rows[s, LATEST + q]

@@ -16,8 +16,9 @@ from streams.bars.book import Book, Books, series_of
 from streams.bars.intake import Intake
 from streams.bars.judge import Batch, Judge
 from streams.bars.records import records_of
+from streams.bars.restore import restore
 from streams.bars.rows import closed_row
-from streams.bars.state import POSITION, dump, dump_position, load, load_position
+from streams.bars.state import StateLog
 from streams.bars.ticks import Place
 from streams.bars.types import BarSpec, Output, Record
 from streams.bars.upkeep import Upkeep
@@ -52,7 +53,6 @@ class BarEngine:
         """Offset of the last record applied; -1 for none."""
         self.log_id = log_id
         """Which log the offsets are of: a topic that is deleted and made anew has the same name and another id."""
-        self._saved_position = -1
         self._codec = codec
         self._series = series_of(spec.bar_types)
         self._intervals_ns = [series.interval_ns for series in self._series if series.feeder is None]
@@ -60,10 +60,10 @@ class BarEngine:
             self._intervals_ns.clear()
         self._books: dict[str, Book] = {}
         self._upkeep = Upkeep(spec, keep_state=keep_state)
-        books = Books(self._books, self._series)
-        self._judge = Judge(spec, books, self._series, self._upkeep, topic, partition)
+        self._all = Books(self._books, self._series)
+        self._judge = Judge(spec, self._all, self._series, self._upkeep, topic, partition)
         self._batches = 0
-        self._garbage: list[str] = []
+        self._state = StateLog(spec, self._all.numbered, log_id)
 
     @property
     def instruments(self) -> KeysView[str]:
@@ -132,17 +132,8 @@ class BarEngine:
 
         Write them in this order to one compacted partition: every prefix of them is a consistent state.
         """
-        rows: dict[str, bytes | None] = dict.fromkeys(self._garbage)
-        self._garbage.clear()
-        changed, board = list(self._upkeep.changed), self._upkeep.board
-        dumped, parted = dump(changed, {} if board is None else board.save(changed), self.spec, self.position)
-        rows.update(dumped)
-        if board is not None:
-            board.set_saved(parted)
+        rows = self._state.save(self._upkeep.changed, self._upkeep.board, self.position)
         self._upkeep.changed.clear()
-        if self.position != self._saved_position:
-            self._saved_position = self.position
-            rows[POSITION] = dump_position(self.position, self.log_id)
         return rows
 
     def restore(self, rows: Mapping[str, bytes]) -> None:
@@ -150,14 +141,12 @@ class BarEngine:
 
         Raises StateError for rows that cannot be read, that are of other bar types, or of another log.
         """
-        rows = dict(rows)
-        # Rows of one call of `changed` may have been cut off: `position` is what all of them contain.
-        if (row := rows.pop(POSITION, None)) is not None:
-            self.position = self._saved_position = load_position(row, self.log_id)
-        books, self._garbage = load(rows, self.spec, self._series)
+        books, changed = restore(rows, self._state, self.spec, self._series)
         for book in books:
-            self._books[book.name] = book
+            self._all.add(book)
             self._upkeep.idle.set(book, 0)
+        self._upkeep.changed.update(dict.fromkeys(changed))
+        self.position = self._state.position
 
     def _publish(self, due: Iterable[tuple[Book, Window, Window]], *, final: bool) -> list[Bar]:
         """Make bars of windows, each with what it holds as a whole."""

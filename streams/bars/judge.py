@@ -2,20 +2,19 @@
 
 Each tick meets these questions in this order, and the first yes decides:
 
-1. Was it applied before a restart?               skipped
-2. Is it dated further ahead of its receipt
+1. Is it dated further ahead of its receipt
    than `max_future_ns`, or without either?       dead letter `future`
-3. Did its trade id count while the watermark
+2. Did its trade id count while the watermark
    was at most `dedupe_ns` lower?                 duplicate
-4. Is it late?                                    revise, dead letter or drop, as the spec says
-5. otherwise                                      it counts, and may move the watermark
+3. Is it late?                                    revise, dead letter or drop, as the spec says
+4. otherwise                                      it counts, and may move the watermark
 
 So a copy of a late tick is a duplicate, and a copy dated tomorrow is a dead letter. Only ticks that count are
 remembered, and only they move the watermark.
 
 A replayed dead letter (`schemas.replay`) is judged anew by the same questions, less what refused it: its receipt
-is that of the replay (2), it is a duplicate of every replay of the same trade that has counted (3), and where it
-is late it revises, whatever the spec says of others (4). Of its record only the trade that was refused is looked
+is that of the replay (1), it is a duplicate of every replay of the same trade that has counted (2), and where it
+is late it revises, whatever the spec says of others (3). Of its record only the trade that was refused is looked
 at. A record whose header cannot be trusted to say which one that is counts nothing: it is a dead letter.
 
 Most ticks need none of the answers but that nothing is the matter, so each is asked what rules out most of them
@@ -103,14 +102,10 @@ class Judge:
         latest_ns, max_future_ns = batch.latest_ns, self.spec.max_future_ns
         grace_ns, dedupe_ns = self.spec.grace_ns, self.spec.dedupe_ns
         books, roots, upkeep, this = self._books, self._roots, self._upkeep, batch.number
-        asked = accepted = skipped = duplicates = 0
+        asked = accepted = duplicates = 0
         for tick in ticks:
             number, _, names, ts_ns, price, size, trade_id, side, count, received_ns = tick
             book = books[names]
-            offset = offsets[number]
-            if offset <= book.restored_offset:
-                skipped += 1
-                continue
             asked += 1
             if book.batch != this:
                 upkeep.begin(book, this, batch.now_ns)
@@ -149,14 +144,13 @@ class Judge:
                 window = book.windows.get(ts_ns - ts_ns % series.interval_ns + series.number)
                 if window is None:
                     window = book.window(series, ts_ns)
-                window.add(ts_ns, price, size, trade_id, side, count, offset)
+                window.add(ts_ns, price, size, trade_id, side, count, offsets[number])
         counts.ticks += asked
         counts.accepted += accepted
-        counts.skipped += skipped
         counts.duplicates += duplicates
 
     def _is_in_time(self, batch: Batch, book: Book, tick: Tick) -> bool:
-        """Ask the questions 2 to 5 of a tick that may be unusual; whether it counts, and in time.
+        """Ask all questions of a tick that may be unusual; whether it counts, and in time.
 
         If it does, it is remembered, and the rest is for the caller; all else is seen to.
         """

@@ -57,5 +57,9 @@ class Memory(Generic[K, V]):
         return keys, values
 
     def save(self) -> None:
-        """Note that everything so far is in state rows that are written once."""
+        """Note that everything so far is in rows of the state."""
         self._saved = len(self.entries)
+
+    def unsave(self) -> None:
+        """Let everything be inserted since the last `save`."""
+        self._saved = 0

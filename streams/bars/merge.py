@@ -36,8 +36,8 @@ from streams.bars import fold
 ) = range(13)
 
 #: Columns of `windows`, a row for each window. `EARLIER` is the next earlier one of its instrument and series: open
-#: ones come first, then those that have closed, then those that are, besides, in rows of the state that are written
-#: once; that is its `STATUS`. `PUBLISHED` is `Window.published`. Of one without a trade the lowest price and the
+#: ones come first, then those that have closed, then those that are, besides, in rows of the state; that is its
+#: `STATUS`. `PUBLISHED` is `Window.published`. Of one without a trade the lowest price and the
 #: first offset are above all others.
 (
     START,
@@ -62,6 +62,13 @@ from streams.bars import fold
     PUBLISHED,
 ) = range(20)
 WINDOW: Final = 20
+
+#: Columns of `log`, a row for each trade id: as a `Mark` of the state has them, and the entry before of its
+#: instrument.
+SLOT, ID, MARK, BEFORE = range(4)
+
+#: Of an entry that was taken out of the log, instead of the one before.
+TAKEN: Final = -2
 
 #: Of a window that is open, the status is 0.
 CLOSED, SAVED = 1, 2
@@ -224,8 +231,8 @@ def settle(
 ) -> int:
     """Move clocks on and enter ids, after `merge`; gives how many entries `log` has.
 
-    `found` has in its rows the slots of instruments with windows that have ended, of those that became dirty, that
-    became alarmed and that have outgrown the tables, each behind the number of them; and how many ticks count.
+    `found` has in its rows the slots of instruments with windows that have ended, of those that became alarmed and
+    that have outgrown the tables, each behind the number of them; and how many ticks count.
     """
     found[:, 0] = 0
     for c in range(len(slots)):
@@ -238,49 +245,79 @@ def settle(
             rows[s, WATERMARK] = newest
             rows[s, HORIZON] = max(rows[s, HORIZON], newest - grace_ns)
         rows[s, ACTIVE] = now_ns
-        found[4, 0] += bounds[c + 1] - bounds[c]
+        found[3, 0] += bounds[c + 1] - bounds[c]
         if rows[s, HORIZON] >= rows[s, NEXT_END]:
             found[0, 0] += 1
             found[0, found[0, 0]] = s
-        if not rows[s, DIRTY]:
-            rows[s, DIRTY] = 1
-            found[1, 0] += 1
-            found[1, found[1, 0]] = s
+        rows[s, DIRTY] = 1
         if not rows[s, ALARMED]:
             rows[s, ALARMED] = 1
-            found[2, 0] += 1
-            found[2, found[2, 0]] = s
+            found[1, 0] += 1
+            found[1, found[1, 0]] = s
         if rows[s, OUTGROWN]:
             rows[s, OUTGROWN] = 0
-            found[3, 0] += 1
-            found[3, found[3, 0]] = s
+            found[2, 0] += 1
+            found[2, found[2, 0]] = s
         if len(pairs) and verdict[c] == COUNT:
             for n in range(bounds[c], bounds[c + 1]):
-                log[logged, 0] = pairs[2 * n]
-                log[logged, 1] = max(before, pairs[2 * n + 1])
-                log[logged, 2] = rows[s, LOGGED]
+                log[logged, SLOT] = s
+                log[logged, ID] = pairs[2 * n]
+                log[logged, MARK] = max(before, pairs[2 * n + 1])
+                log[logged, BEFORE] = rows[s, LOGGED]
                 rows[s, LOGGED] = logged
                 logged += 1
             rows[s, LAST_ID] = pairs[2 * bounds[c + 1] - 2]
     return logged
 
 
+@compiled(INT, INTS, TABLE, TABLE)
+def count_ids(slots: Ints, rows: Ints, log: Ints) -> int:
+    """How many ids were logged of these instruments."""
+    count = 0
+    for s in slots:
+        at = rows[s, LOGGED]
+        while at >= 0:
+            count += 1
+            at = log[at, BEFORE]
+    return count
+
+
 @compiled(VOID, INTS, TABLE, TABLE, INTS, INTS)
 def gather_ids(slots: Ints, rows: Ints, log: Ints, bounds: Ints, pairs: Ints) -> None:
-    """The ids that were logged of these instruments, with their marks: those of slot i from `bounds[i]` on."""
+    """Take the ids of these instruments out of the log, with their marks: those of slot i from `bounds[i]` on."""
     count = 0
     for i in range(len(slots)):
         bounds[i] = count
         at = rows[slots[i], LOGGED]
         while at >= 0:
             count += 1
-            at = log[at, 2]
+            at = log[at, BEFORE]
         here = count
         at = rows[slots[i], LOGGED]
         while at >= 0:
             here -= 1
-            pairs[2 * here] = log[at, 0]
-            pairs[2 * here + 1] = log[at, 1]
-            at = log[at, 2]
+            pairs[2 * here] = log[at, ID]
+            pairs[2 * here + 1] = log[at, MARK]
+            before = log[at, BEFORE]
+            log[at, BEFORE] = TAKEN
+            at = before
         rows[slots[i], LOGGED] = -1
     bounds[len(slots)] = count
+
+
+@compiled(INT, TABLE, TABLE, INT, INT)
+def compact(rows: Ints, log: Ints, logged: int, dedupe_ns: int) -> int:
+    """Drop the entries of `log` that were taken out, or are of no use any more; gives how many are left."""
+    rows[:, LOGGED] = -1
+    left = 0
+    for at in range(logged):
+        s = log[at, SLOT]
+        if log[at, BEFORE] == TAKEN or log[at, MARK] < rows[s, WATERMARK] - dedupe_ns:
+            continue
+        log[left, SLOT] = s
+        log[left, ID] = log[at, ID]
+        log[left, MARK] = log[at, MARK]
+        log[left, BEFORE] = rows[s, LOGGED]
+        rows[s, LOGGED] = left
+        left += 1
+    return left

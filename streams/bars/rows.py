@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from schemas.bar import Bar
-from schemas.fixed import TURNOVER_SCALE, parse_rendered
+from schemas.codecs.spans import Ints
+from schemas.fixed import SCALE, TURNOVER_SCALE
 from streams.bars.types import BarType
 from streams.bars.window import Window, empty
 
-VERSION = 5
-_WIDTH = 8
-_PAIR = 2 * _WIDTH
-_UNIT = 10**9
-_LOW = 2**64 - 1
+VERSION: Final = 6
+_BYTES: Final = 8
+_UNIT: Final = 10**9
+_LOW: Final = 2**64 - 1
 
 
 class WindowRow(msgspec.Struct, array_like=True, gc=False):
@@ -52,12 +50,13 @@ class PackedWindow(NamedTuple):
     """A window that was not published as final, or was once, when it closed, whose numbers fit 64 bits.
 
     They have 8 bytes each, little-endian. Prices and sizes are in units of 1e-9. That is how a `Table` has it, but
-    for the bar type.
+    for instrument and bar type.
     """
 
+    instrument: int
     start_ns: int
     bar_type: int
-    """Which of the bar types of its `Head` or `Past`."""
+    """Which of the bar types of its `Windows`."""
     open_ts_ns: int
     close_ts_ns: int
     open: int
@@ -72,8 +71,9 @@ class PackedWindow(NamedTuple):
     sell_volume: int
     trade_count: int
     first_id: int
-    """-1 for none."""
+    """-1 for none, -2 for the next of `first_ids` of its `Windows`."""
     last_id: int
+    """-1 for none, -2 for the next of `last_ids`."""
     first_offset: int
     last_offset: int
     closed: int
@@ -81,94 +81,176 @@ class PackedWindow(NamedTuple):
     published: int
 
 
-class Past(msgspec.Struct, array_like=True, gc=False):
-    """Closed windows, and trade ids with the watermarks when they counted."""
+class Windows(msgspec.Struct, array_like=True, gc=False):
+    """Windows of instruments, each instrument by its number. Of several of one window the last one holds."""
 
     bar_types: list[str]
-    """From the finest to the coarsest; where no row asks for them, none."""
-    closed: list[msgspec.Raw]
-    """As the open ones of a `Head`. Of several of one window the last one holds."""
-    pairs: bytes
-    """Ids that are numbers and ascend, as of most, each with its watermark: 8 bytes a number, little-endian."""
-    others: list[int | str]
-    others_ns: list[int]
-    """One by one the watermarks of `others`."""
+    """From the finest to the coarsest."""
+    packed: bytes
+    """`PackedWindow`s, one after the other."""
+    first_ids: list[str]
+    """Of those that are packed: the first ids that are text, in their order."""
+    last_ids: list[str]
+    others_of: list[int]
+    """One by one the instruments of `others`."""
+    others: list[msgspec.Raw]
+    """`WindowRow`s: those that cannot be packed."""
 
     def check(self) -> None:
         """Raises ValueError where it is not what was written."""
-        if len(self.others) != len(self.others_ns):
-            raise ValueError(
-                f"{len(self.others)} of trade ids, and {len(self.others_ns)} of watermarks of them"
-            )
-        if len(self.pairs) % _PAIR:
-            raise ValueError(
-                f"{len(self.pairs)} bytes of trade ids and watermarks are no pairs of 64-bit numbers"
-            )
+        _check_table(self.packed, WIDTH, "windows")
+        rows = from_bytes(self.packed, WIDTH)
+        for column, ids in ((FIRST_ID, self.first_ids), (LAST_ID, self.last_ids)):
+            windows = np.count_nonzero(rows[:, column] == TEXT_ID)
+            if windows != len(ids):
+                raise ValueError(f"{len(ids)} ids that are text, and {windows} windows that have one")
+        if len(self.others_of) != len(self.others):
+            raise ValueError(f"{len(self.others_of)} instruments of {len(self.others)} windows")
 
-    @property
-    def latest_mark_ns(self) -> int:
-        """The highest watermark of a trade id."""
-        ascending = from_bytes(self.pairs[-_PAIR:])
-        return max(ascending[1] if ascending else 0, *self.others_ns, 0)
+    def each(
+        self, wanted: Callable[[int], bool], number: Callable[[str, int], int]
+    ) -> Iterator[tuple[int, Window]]:
+        """Those of wanted instruments, each with the instrument. Raises ValueError, and what msgspec raises.
+
+        `number` reads the numbers of those that are not packed: see `open_row` and `closed_row`.
+        """
+        bar_types = list(map(BarType.parse, self.bar_types))
+        first_ids, last_ids = iter(self.first_ids), iter(self.last_ids)
+        for row in from_bytes(self.packed, WIDTH).tolist():
+            w = PackedWindow._make(row)
+            first_id, last_id = _id(w.first_id, first_ids), _id(w.last_id, last_ids)
+            if wanted(w.instrument):
+                yield w.instrument, _unpack(w, first_id, last_id, bar_types)
+        for instrument, raw in zip(self.others_of, self.others, strict=True):
+            if wanted(instrument):
+                yield instrument, _window(_window_row.decode(raw), number)
 
 
-class Head(msgspec.Struct, array_like=True, gc=False):
-    """An instrument, less the parts of its past."""
+class Names(msgspec.Struct, array_like=True, gc=False):
+    """Some of the instruments, in the order of their numbers."""
 
-    symbol: str
-    venue: str
-    bar_types: list[str]
+    symbols: list[str]
+    venues: list[str]
+    """One by one the venues of `symbols`; the empty string for none."""
+
+    def check(self) -> None:
+        """Raises ValueError where it is not what was written."""
+        if len(self.symbols) != len(self.venues):
+            raise ValueError(f"{len(self.symbols)} symbols, and {len(self.venues)} venues")
+
+
+class Clock(NamedTuple):
+    """An instrument's clock, in nanoseconds since the epoch: see `Book`. 8 bytes each, little-endian."""
+
+    instrument: int
     watermark_ns: int
     horizon_ns: int
     floor_ns: int
-    offset: int
-    """All ticks at or before it are contained."""
-    open: list[msgspec.Raw]
-    """Each a `WindowRow`, or the bytes of a `PackedWindow`."""
-    recent: Past
-    parts: list[int]
-    next_part: int
+    """Windows that ended by then are forgotten, whatever the settings are now."""
+    remembered_ns: int
+    """Trade ids that counted before that watermark are forgotten, too, but for replays after `floor_ns`."""
+
+
+class Open(msgspec.Struct, array_like=True, gc=False):
+    """Instruments as they are: their clocks, and all of their open windows."""
+
+    clocks: bytes
+    """`Clock`s, one after the other."""
+    windows: Windows
+
+    def check(self) -> None:
+        """Raises ValueError where it is not what was written."""
+        _check_table(self.clocks, len(Clock._fields), "clocks")
+        self.windows.check()
+
+
+class Mark(NamedTuple):
+    """A trade id that is a 64-bit number, and the watermark when it counted. 8 bytes each, little-endian."""
+
+    instrument: int
+    trade_id: int
+    watermark_ns: int
+
+
+class Past(msgspec.Struct, array_like=True, gc=False):
+    """What became the past since the row before: closed windows, and ids of trades that counted."""
+
+    latest_ns: int
+    """The highest watermark of the partition by then."""
+    windows: Windows
+    ids: bytes
+    """`Mark`s, one after the other."""
+    others_of: list[int]
+    others: list[int | str]
+    """One by one all other ids, and their watermarks."""
+    others_ns: list[int]
+
+    @property
+    def items(self) -> int:
+        """How many windows and ids there are in it."""
+        windows = len(self.windows.packed) // (_BYTES * WIDTH) + len(self.windows.others)
+        return windows + len(self.ids) // (_BYTES * len(Mark._fields)) + len(self.others)
+
+    def check(self) -> None:
+        """Raises ValueError where it is not what was written."""
+        _check_table(self.ids, len(Mark._fields), "trade ids")
+        if not len(self.others_of) == len(self.others) == len(self.others_ns):
+            raise ValueError(
+                f"{len(self.others)} trade ids, {len(self.others_of)} instruments and {len(self.others_ns)} "
+                "watermarks of them"
+            )
+        self.windows.check()
 
 
 class Position(msgspec.Struct, array_like=True, gc=False):
-    """How far a whole partition has come."""
+    """How far a whole partition has come, and which rows are its state."""
 
     offset: int
     log_id: str
+    instruments: int
+    """How many there are: their names are in the rows `names|0` and so on."""
+    open: tuple[int, int]
+    """The first of the rows `open|N` that count, and the one after the last."""
+    past: tuple[int, int]
+    """The first of the rows `past|N` that count, and the one after the last."""
+
+    def check(self) -> None:
+        """Raises ValueError where it is not what was written."""
+        for first, end in ((0, self.instruments), self.open, self.past):
+            if not 0 <= first <= end:
+                raise ValueError(f"rows or instruments from {first} to {end}")
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _window_row = msgspec.msgpack.Decoder(WindowRow)
 
-_SIZE = _WIDTH * len(PackedWindow._fields)
 
-#: What comes before a `PackedWindow`: that so many bytes follow. And of how many bytes both are.
-PACKED_HEAD = _encode(bytes(_SIZE))[:-_SIZE]
-PACKED = len(PACKED_HEAD) + _SIZE
+#: What a `PackedWindow` has.
+WIDTH: Final = len(PackedWindow._fields)
+FIRST_ID, LAST_ID = PackedWindow._fields.index("first_id"), PackedWindow._fields.index("last_id")
 
-
-def to_bytes(numbers: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        numbers = numbers[:]
-        numbers.byteswap()
-    return numbers.tobytes()
+#: An id that is no number.
+NO_ID, TEXT_ID = -1, -2
 
 
-def from_bytes(data: bytes) -> array[int]:
-    numbers = array("q", data)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+def to_bytes(rows: Ints) -> bytes:
+    """Numbers of 64 bits, little-endian."""
+    return rows.astype("<i8", copy=False).tobytes()
 
 
-def packed_rows(packed: bytes) -> list[msgspec.Raw]:
-    """The bytes of `PackedWindow`s, each behind what says how many there are."""
-    return [msgspec.Raw(packed[at : at + PACKED]) for at in range(0, len(packed), PACKED)]
+def from_bytes(data: bytes, width: int) -> Ints:
+    """Rows of so many of them."""
+    return np.frombuffer(data, "<i8").astype(np.int64, copy=False).reshape(-1, width)
 
 
-def row_of(w: Window) -> msgspec.Raw:
-    """Of one that a `Table` has."""
-    return written_again(w) if w.final else open_row(w)
+def _check_table(data: bytes, width: int, what: str) -> None:
+    if len(data) % (_BYTES * width):
+        raise ValueError(f"{len(data)} bytes of {what} are no rows of {width} 64-bit numbers")
+
+
+def as_integer(text: str, scale: int) -> int:
+    """A number as `open_row` writes it."""
+    return int(text)
 
 
 def written_again(w: Window) -> msgspec.Raw:
@@ -235,26 +317,15 @@ def _row(
     )
 
 
-def to_open_window(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window:
-    """`bar_types` are those of the head. Raises ValueError, and what msgspec raises, where it is none."""
-    return _unpack(row, bar_types) or _window(_window_row.decode(row), int, int)
+def _id(number: int, texts: Iterator[str]) -> int | str | None:
+    if number >= 0:
+        return number
+    return next(texts) if number == TEXT_ID else None
 
 
-def to_closed_window(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window:
-    """`bar_types` are those of the past. Raises ValueError, and what msgspec raises, where it is none."""
-    turnover = partial(parse_rendered, scale=TURNOVER_SCALE)
-    return _unpack(row, bar_types) or _window(_window_row.decode(row), parse_rendered, turnover)
-
-
-def is_packed(row: msgspec.Raw) -> bool:
-    """Whether it is a `PackedWindow`, and asks for the bar types."""
-    return memoryview(row)[: len(PACKED_HEAD)] == PACKED_HEAD
-
-
-def _unpack(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window | None:
-    if not is_packed(row):
-        return None
-    w = PackedWindow._make(from_bytes(msgspec.msgpack.decode(row, type=bytes)))
+def _unpack(
+    w: PackedWindow, first_id: int | str | None, last_id: int | str | None, bar_types: Sequence[BarType]
+) -> Window:
     if not 0 <= w.bar_type < len(bar_types):
         raise ValueError(f"a window of bar type {w.bar_type} of {len(bar_types)}")
     bar_type = bar_types[w.bar_type]
@@ -276,8 +347,8 @@ def _unpack(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window | None:
         buy_volume=w.buy_volume * _UNIT,
         sell_volume=w.sell_volume * _UNIT,
         trade_count=w.trade_count,
-        first_id=None if w.first_id < 0 else w.first_id,
-        last_id=None if w.last_id < 0 else w.last_id,
+        first_id=first_id,
+        last_id=last_id,
         first_offset=w.first_offset,
         last_offset=w.last_offset,
         published=w.published,
@@ -285,21 +356,21 @@ def _unpack(row: msgspec.Raw, bar_types: Sequence[BarType]) -> Window | None:
     )
 
 
-def _window(row: WindowRow, number: Callable[[str], int], turnover: Callable[[str], int]) -> Window:
+def _window(row: WindowRow, number: Callable[[str, int], int]) -> Window:
     return Window(
         bar_type=row.bar_type,
         start_ns=row.start_ns,
         end_ns=row.end_ns,
         open_ts_ns=row.open_ts_ns,
         close_ts_ns=row.close_ts_ns,
-        open=number(row.open),
-        high=number(row.high),
-        low=number(row.low),
-        close=number(row.close),
-        volume=number(row.volume),
-        turnover=turnover(row.turnover),
-        buy_volume=number(row.buy_volume),
-        sell_volume=number(row.sell_volume),
+        open=number(row.open, SCALE),
+        high=number(row.high, SCALE),
+        low=number(row.low, SCALE),
+        close=number(row.close, SCALE),
+        volume=number(row.volume, SCALE),
+        turnover=number(row.turnover, TURNOVER_SCALE),
+        buy_volume=number(row.buy_volume, SCALE),
+        sell_volume=number(row.sell_volume, SCALE),
         trade_count=row.trade_count,
         first_id=row.first_id,
         last_id=row.last_id,

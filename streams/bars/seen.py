@@ -40,7 +40,7 @@ class Seen:
         """Made with its first entry."""
         self._room = _ROOM
         self._saved = 0
-        """How many of the array's ids are in state rows that are written once."""
+        """How many of the array's ids are in rows of the state."""
         self._top = -1
         """No id among the others that is a number was ever higher."""
 
@@ -74,8 +74,14 @@ class Seen:
                 self._top = key
 
     def append(self, pairs: memoryview) -> None:
-        """Insert ids that are above all that are known, each with its watermark, as bytes of 64-bit numbers."""
+        """Insert ids that are above all that are known, each with its watermark, as bytes of 64-bit numbers.
+
+        Somebody else sees to it that they are saved.
+        """
+        are_saved = 2 * self._saved == len(self._pairs)
         self._pairs.frombytes(pairs)
+        if are_saved:
+            self._saved = len(self._pairs) // 2
 
     def enter(self, key: str | int, mark_ns: int, since_ns: int) -> bool:
         """Insert it, unless it counted when the watermark was at least `since_ns`; if it did, false."""
@@ -186,7 +192,13 @@ class Seen:
         return Unsaved(new, [], []) if self._others is None else Unsaved(new, *self._others.unsaved())
 
     def save(self) -> None:
-        """Note that everything so far is in state rows that are written once."""
+        """Note that everything so far is in rows of the state."""
         self._saved = len(self._pairs) // 2
         if self._others is not None:
             self._others.save()
+
+    def unsave(self) -> None:
+        """Let everything be inserted since the last `save`."""
+        self._saved = 0
+        if self._others is not None:
+            self._others.unsave()

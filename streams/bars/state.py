@@ -1,303 +1,329 @@
-"""Instruments as rows of a compacted changelog, and back.
+"""Instruments as rows of a compacted changelog.
 
-Each instrument has a head row under its name. What is remembered of the past, trade ids and closed windows,
-gathers in the head until it is worth a part row, `NAME|NUMBER`, which is written once and never changed; the
-head lists its parts. So a checkpoint writes what is new, however long the memory.
+A checkpoint writes what is new of all instruments together, in few rows, so that many instruments cost no more
+than few. Instruments have numbers, and there are four kinds of rows:
 
-Parts are written before the head that lists them and deleted after one that does not. Wherever the writing is
-cut off, the last head and its parts are therefore a whole state; parts that no head lists are rubbish.
+    names|K   the names of instruments, 1,024 in a row
+    open|N    instruments as they are: clocks and open windows; the last such row of an instrument holds
+    past|N    what has become the past: closed windows and trade ids, written once
+    (none)    the position of the partition, and which of the rows above count
 
-The row without a name, written last, is the position of the partition: all rows contain what is at or before it.
+Rows of the last two kinds are numbered upwards. New ones are written before the row without a name that counts
+them, and old ones deleted after the one that counts them no more: wherever the writing is cut off, the last row
+without a name and what it counts are a whole state, and all else is rubbish.
+
+What is of use in the oldest rows is written again, a little at each checkpoint, before they are deleted: so the
+state stays about as large as what is in it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
-from schemas.errors import StateError
-from streams.bars.book import Book, Series, series_of
-from streams.bars.replays import is_replayed
-from streams.bars.rows import (
-    VERSION,
-    Head,
-    Past,
-    Position,
-    from_bytes,
-    is_packed,
-    open_row,
-    to_bytes,
-    to_closed_window,
-    to_open_window,
-    written_again,
+from schemas.codecs.spans import Ints
+from streams.bars.book import Book
+from streams.bars.packs import (
+    Others,
+    Texts,
+    joined,
+    no_marks,
+    no_slots,
+    no_windows,
+    open_packs,
+    past_packs,
+    table,
 )
-from streams.bars.seen import Unsaved
-from streams.bars.types import BarSpec, BarType, Late, feeders
-from streams.bars.window import Window
+from streams.bars.rows import VERSION, Mark, Names, Position, open_row, written_again
+from streams.bars.types import BarSpec, feeders
 
-_FEW_WINDOWS = 16
-_FEW_IDS = 128
-_PART_ITEMS = 512  # keeps a row of the longest ids well below Kafka's 1 MB
+if TYPE_CHECKING:
+    from streams.bars.board import Board
 
 #: The name of the row that holds the position of the partition.
-POSITION = ""
+POSITION: Final = ""
+NAMES, OPEN, PAST = "names", "open", "past"
 
-T = TypeVar("T")
+#: So many instruments have their names in a row.
+BLOCK: Final = 1024
 
+#: An instrument may be in so many rows of what is open, on average, before old ones are written again.
+_COPIES: Final = 4
+_FEW: Final = 64
+
+#: Rows of what is open that there may be: each is written again once in so many checkpoints, also where few change.
+_PACKS: Final = 1024
+
+#: What is written again at a checkpoint: so many instruments at least, and as many as changed; and of the past of
+#: those that have gone quiet so many windows and ids, and what one of them has.
+_REWRITTEN: Final = 1024
+_CARRIED: Final = 1 << 16
+
+#: Windows and ids that may be in rows of the past, however few of them are of use.
+_ROOM: Final = 1 << 19
+
+_MOST: Final = 2**63 - 1
+_LEAST: Final = -(2**63)
+
+#: Columns of what is known of an instrument's rows: the last row of what is open that has it, the first of the
+#: past that may, its watermark there, and the `floor_ns` with which it was restored.
+OPEN_IN, PAST_FROM, WATERMARK, FLOOR, REMEMBERED = range(5)
+_NEW: Final = (-1, _MOST, 0, 0, 0)
 
 _encode = msgspec.msgpack.Encoder().encode
-_envelope = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
-_head = msgspec.msgpack.Decoder(Head)
-_past_row = msgspec.msgpack.Decoder(Past)
-_position = msgspec.msgpack.Decoder(Position)
 
 
-class Rows(NamedTuple):
-    """Rows of windows that are not in a book."""
+class PastRow(NamedTuple):
+    """A row of the past."""
 
-    open: list[msgspec.Raw]
-    closed: list[msgspec.Raw]
+    number: int
+    latest_ns: int
+    """The highest watermark of the partition by then."""
+    items: int
+    """How many windows and ids are in it."""
 
 
-def dump(
-    books: Iterable[Book], held: Mapping[Book, Rows], spec: BarSpec, position: int
-) -> tuple[dict[str, bytes | None], list[Book]]:
-    """The rows to write for instruments, in this order; None deletes one.
+class StateLog:
+    """Which rows there are of a partition, and what a checkpoint adds to them."""
 
-    And those of which closed windows of `held` became parts. The rows contain all ticks at or before the offset
-    `position`; `held` are windows beside those in the books.
-    """
-    rows: dict[str, bytes | None] = {}
-    parted = []
-    nothing = Rows([], [])
-    bar_types = [bar_type.name for bar_type, _ in feeders(spec.bar_types)]
-    for book in books:
-        book.forget_ids(spec)
-        its = held.get(book, nothing)
-        recent = _dump_past(book, [*book.rows, *its.closed], bar_types, spec, rows)
-        if its.closed and not recent.closed:
-            parted.append(book)
-        useless = [part for part, until_ns in book.parts.items() if until_ns < book.watermark_ns]
-        for part in useless:
-            del book.parts[part]
-        head = Head(
-            book.symbol,
-            book.venue,
-            bar_types,
-            book.watermark_ns,
-            book.horizon_ns,
-            book.earliest_ns(spec),
-            max(position, book.restored_offset),
-            [*(open_row(window) for window in book.windows.values() if window.says_something), *its.open],
-            recent,
-            list(book.parts),
-            book.next_part,
+    def __init__(self, spec: BarSpec, books: Sequence[Book], log_id: str) -> None:
+        """`books` are all instruments, by number; a live view."""
+        self._spec = spec
+        self._bar_types = [bar_type.name for bar_type, _ in feeders(spec.bar_types)]
+        self._books = books
+        self.log_id = log_id
+        """Of the ticks."""
+        # Of what closed, or counted, so long before an instrument's watermark nobody asks any more.
+        self._useful_ns = max(spec.grace_ns + spec.revisable_ns, spec.replayable_ns)
+        self.position = -1
+        """The offset of the last record in the state."""
+        self.latest_ns = 0
+        """The highest watermark."""
+        self.named = 0
+        """So many instruments have their names in rows."""
+        self.open: deque[tuple[int, int]] = deque()
+        """The rows of what is open, each with how many instruments are in it."""
+        self.past: deque[PastRow] = deque()
+        """The rows of the past."""
+        self._leaving: tuple[int, int] | None = None
+        """See `_to_leave`: until it is done, which takes several checkpoints where there is much to carry on."""
+        self._room = _ROOM
+        """So many windows and ids may be in rows of the past before all of them are written again."""
+        self.next = {OPEN: 0, PAST: 0}
+        """The numbers of the next rows."""
+        self.garbage: list[str] = []
+        """Rows that do not count, and are to be deleted."""
+        self._old: list[str] = []
+        self.rows = np.empty((0, len(_NEW)), np.int64)
+        """By instrument."""
+
+    def save(self, changed: Iterable[Book], board: Board | None, position: int) -> dict[str, bytes | None]:
+        """The rows to write, in this order; None deletes one. They contain all ticks up to this offset.
+
+        `changed` are books that have something to be saved themselves, besides what the board has.
+        """
+        books = list(changed)
+        touched = np.array([book.slot for book in books], np.int64)
+        if board is not None:
+            touched = np.union1d(touched, board.take_dirty())
+        if not len(touched) and position == self.position and not self.garbage:
+            return {}
+        self.make_room(len(self._books))
+        rows: dict[str, bytes | None] = {}
+        self._save_names(rows)
+        slots = np.union1d(touched, self._to_rewrite(touched))
+        self._save_open(rows, slots, board)
+        self._save_past(rows, books, slots, board)
+        self.position = position
+        old = self.garbage + self._useless()
+        self.garbage = []
+        rows[POSITION] = encoded(
+            Position(position, self.log_id, self.named, self._counting(OPEN), self._counting(PAST))
         )
-        rows[book.name] = _encode((VERSION, head))
-        for part in useless:
-            rows[f"{book.name}|{part}"] = None
-    return rows, parted
+        return rows | dict.fromkeys(name for name in old if name not in rows)
 
+    def remembered_ns(self, watermarks_ns: Ints) -> Ints:
+        """The watermarks from which on ids are remembered: without `dedupe_ns` none is."""
+        if self._spec.dedupe_ns is None:
+            return watermarks_ns + 1
+        return watermarks_ns - min(self._spec.dedupe_ns, _MOST)
 
-def _dump_past(
-    book: Book,
-    closed: list[msgspec.Raw],
-    bar_types: list[str],
-    spec: BarSpec,
-    rows: dict[str, bytes | None],
-) -> Past:
-    """What belongs in the head, for it is little; much becomes parts, which are entered in `rows`."""
-    seen = book.seen.unsaved()
-    if len(seen.pairs) // 2 + len(seen.others) < _FEW_IDS and len(closed) < _FEW_WINDOWS:
-        return Past([], closed, to_bytes(seen.pairs), seen.others, seen.others_ns)
-    for past in _parts(closed, seen, bar_types):
-        rows[f"{book.name}|{book.next_part}"] = _encode((VERSION, past))
-        # What has closed ended at or before the horizon.
-        book.parts[book.next_part] = _useful_until_ns(past, book.horizon_ns if past.closed else 0, spec)
-        book.next_part += 1
-    book.rows = []
-    book.seen.save()
-    return Past([], [], b"", [], [])
+    def make_room(self, instruments: int) -> None:
+        """Know so many instruments."""
+        more = instruments - len(self.rows)
+        if more > 0:
+            self.rows = np.concatenate((self.rows, np.tile(np.array(_NEW, np.int64), (max(more, BLOCK), 1))))
 
+    def _save_names(self, rows: dict[str, bytes | None]) -> None:
+        count = len(self._books)
+        for first in range(self.named - self.named % BLOCK, count, BLOCK):
+            some = self._books[first : first + BLOCK]
+            if first + len(some) > self.named:
+                names = Names([book.symbol for book in some], [book.venue for book in some])
+                rows[f"{NAMES}|{first // BLOCK}"] = encoded(names)
+        self.named = count
 
-def load(rows: Mapping[str, bytes], spec: BarSpec, series: Sequence[Series]) -> tuple[list[Book], list[str]]:
-    """The instruments in these rows, and the keys of rows that are of no use. Raises StateError.
-
-    `series` are those of the bar types of `spec`, for the instruments to share.
-    """
-    heads: dict[str, bytes] = {}
-    parts: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
-    for key, row in rows.items():
-        name, bar, number = key.rpartition("|")
-        if not bar:
-            heads[key] = row
-        elif number.isdecimal():
-            parts[name][int(number)] = row
+    def _save_open(self, rows: dict[str, bytes | None], slots: Ints, board: Board | None) -> None:
+        """These instruments as they are, those that a board does not hold one by one."""
+        if board is None:
+            held, clocks, packed = np.zeros(len(slots), bool), table([], 3), no_windows()
         else:
-            raise StateError(f"state row {key!r} is not one of Tidegate's")
-    books = [_load_book(name, row, parts[name], spec, series) for name, row in heads.items()]
-    return books, [f"{name}|{part}" for name, rest in parts.items() for part in rest]
+            held, clocks, packed = board.open(slots)
+        own, others = [], Others([], [])
+        for slot in slots[~held].tolist():
+            book = self._books[slot]
+            own.append((slot, book.watermark_ns, book.horizon_ns))
+            others.add(slot, [open_row(w) for w in book.windows.values() if w.says_something])
+        clocks = np.concatenate((clocks, table(own, 3)))
+        clocks = clocks[np.argsort(clocks[:, 0])]
+        # What is forgotten remains so, whatever the next settings are.
+        since_ns = clocks[:, 2] - min(self._spec.revisable_ns, _MOST), self.remembered_ns(clocks[:, 1])
+        floors = np.maximum(self.rows[slots][:, [FLOOR, REMEMBERED]], np.column_stack(since_ns))
+        self.rows[slots, WATERMARK] = clocks[:, 1]
+        self.latest_ns = max(self.latest_ns, int(clocks[:, 1].max(initial=0)))
+        whole = np.column_stack((clocks, floors))
+        for some, pack in open_packs(self._bar_types, whole, packed, others):
+            number = self.next[OPEN]
+            self.next[OPEN] += 1
+            self.rows[some, OPEN_IN] = number
+            self.open.append((number, len(some)))
+            rows[f"{OPEN}|{number}"] = encoded(pack)
+
+    def _save_past(
+        self, rows: dict[str, bytes | None], books: Sequence[Book], slots: Ints, board: Board | None
+    ) -> None:
+        """What is new of the past of these instruments, `books` among them; and what is carried on."""
+        packed, marks = (no_windows(), no_marks()) if board is None else board.past(slots)
+        own = _Own()
+        for book in books:
+            own.add(book)
+            book.forget_ids(self._spec)
+        carried = self._to_carry()
+        own.carry(carried, self._spec, board)
+        if board is not None and carried:
+            packed = joined(packed, board.closed(np.array([book.slot for book in carried], np.int64)))
+        marks = np.concatenate((marks, own.marks()))
+        first = self.next[PAST]
+        for pack in past_packs(self._bar_types, self.latest_ns, packed, own.windows, marks, own.texts):
+            number = self.next[PAST]
+            self.next[PAST] += 1
+            self.past.append(PastRow(number, self.latest_ns, pack.items))
+            rows[f"{PAST}|{number}"] = encoded(pack)
+        self.rows[[book.slot for book in carried], PAST_FROM] = _MOST
+        for some in (packed.rows[:, 0], marks[:, 0], own.windows.of, own.texts.of):
+            self.rows[some, PAST_FROM] = np.minimum(self.rows[some, PAST_FROM], first)
+
+    def _to_rewrite(self, touched: Ints) -> Ints:
+        """Instruments in the oldest rows of what is open, where there are many rows, other than these."""
+        kept, packs = sum(count for _, count in self.open), len(self.open)
+        chosen: list[Ints] = []
+        left = max(_REWRITTEN, len(touched))
+        for number, count in self.open:
+            if left <= 0 or (kept <= _COPIES * len(self._books) + _FEW and packs <= _PACKS):
+                break
+            live = np.setdiff1d(np.flatnonzero(self.rows[:, OPEN_IN] == number), touched)[:left]
+            chosen.append(live)
+            left -= len(live)
+            kept -= count
+            packs -= 1
+        return np.concatenate(chosen) if chosen else no_slots()
+
+    def _to_carry(self) -> list[Book]:
+        """Instruments to write all of the past of, so that the oldest rows of it need not be kept."""
+        if self._leaving is None:
+            self._leaving = self._to_leave()
+        if self._leaving is None:
+            return []
+        last, until_ns = self._leaving
+        staying = (self.rows[:, PAST_FROM] <= last) & (self.rows[:, WATERMARK] <= until_ns)
+        chosen: list[Book] = []
+        count = 0
+        for slot in np.flatnonzero(staying).tolist():
+            if count >= _CARRIED:
+                return chosen  # the others at the next checkpoint
+            book = self._books[slot]
+            chosen.append(book)
+            count += len(book.seen) + len(book.closed.entries) + 1
+        while self.past and self.past[0].number <= last:
+            self._old.append(f"{PAST}|{self.past.popleft().number}")
+        self._leaving = None
+        if until_ns == _MOST:
+            self._room = max(_ROOM, _COPIES * sum(row.items for row in self.past))
+        return chosen
+
+    def _to_leave(self) -> tuple[int, int] | None:
+        """The last row of the past that is not to be kept, and the highest watermark of whom it is of use to."""
+        old = list(takewhile(lambda row: row.latest_ns + 2 * self._useful_ns < self.latest_ns, self.past))
+        if old:  # who is ahead needs nothing of them; who is not has gone quiet
+            return old[-1].number, min(old[-1].latest_ns + self._useful_ns, _MOST - 1)
+        if sum(row.items for row in self.past) > self._room:  # of instruments far behind others, for one
+            return self.past[-1].number, _MOST
+        return None
+
+    def _useless(self) -> list[str]:
+        """Rows that hold nothing of use any more."""
+        old, self._old = self._old, []
+        while self.open and not (self.rows[:, OPEN_IN] == self.open[0][0]).any():
+            old.append(f"{OPEN}|{self.open.popleft()[0]}")
+        return old
+
+    def _counting(self, kind: str) -> tuple[int, int]:
+        numbers = [number for number, *_ in islice(self.open if kind == OPEN else self.past, 1)]
+        return (numbers or [self.next[kind]])[0], self.next[kind]
 
 
-def dump_position(offset: int, log_id: str) -> bytes:
-    """The row of the position of a partition."""
-    return _encode((VERSION, Position(offset, log_id)))
+class _Own:
+    """The past of books, from the books themselves."""
 
+    def __init__(self) -> None:
+        self.windows = Others([], [])
+        self.texts = Texts([], [], [])
+        self._pairs = array("q")
+        self._slots: list[int] = []
+        self._counts: list[int] = []
+        self._more: list[tuple[int, int, int]] = []
 
-def load_position(row: bytes, log_id: str) -> int:
-    """The offset in it. Raises StateError, also where it is one of another log."""
-    position = _decode(_position, POSITION, row)
-    if log_id and position.log_id and position.log_id != log_id:
-        raise StateError(
-            f"the state ends at offset {position.offset} of a topic that is gone: id {position.log_id}, "
-            f"now {log_id}; it was deleted and made anew",
-            hint="what was open in it is lost with it: `tidegate state reset` starts the new topic afresh",
-        )
-    return position.offset
-
-
-def _load_book(
-    name: str, row: bytes, parts: dict[int, bytes], spec: BarSpec, series: Sequence[Series]
-) -> Book:
-    """One instrument; takes the parts it lists out of `parts`."""
-    head = _decode(_head, name, row)
-    added = [bar_type.name for bar_type in spec.bar_types if bar_type.name not in head.bar_types]
-    if added:
-        raise StateError(
-            f"the state of {name} knows bars of {', '.join(head.bar_types)}, not of {', '.join(added)}",
-            hint="bars of a new type need their ticks from the start: read the topic with a new group",
-        )
-    bar_types = list(map(BarType.parse, head.bar_types))
-    if len(bar_types) > len(spec.bar_types):
-        _check_feeders(name, bar_types, spec)
-    book = Book(name, head.symbol, head.venue, series)
-    book.watermark_ns = head.watermark_ns
-    book.horizon_ns = head.horizon_ns
-    book.floor_ns = head.floor_ns
-    book.restored_offset = head.offset
-    book.next_part = head.next_part
-    try:
-        for part in head.parts:
-            if part not in parts:
-                raise StateError(f"the state of {name} lacks its row {name}|{part}")
-            key = f"{name}|{part}"
-            past = _decode(_past_row, key, parts.pop(part))
-            closed = _recall(book, key, past, spec, list(map(BarType.parse, past.bar_types)))
-            book.parts[part] = _useful_until_ns(past, max((w.end_ns for w in closed), default=0), spec)
-        book.seen.save()
-        closed = _recall(book, name, head.recent, spec, bar_types)
-        if head.bar_types == [one.name for one in series]:
-            # Of its own: what was read would keep all of the row it was read from.
-            book.rows = [row.copy() for row in head.recent.closed]
-        else:
-            book.rows = list(map(written_again, closed))
-        _reopen(book, [to_open_window(row, bar_types) for row in head.open], bar_types)
-    except (KeyError, ValueError, msgspec.DecodeError) as error:
-        raise _unreadable(name, error) from None
-    return book
-
-
-def _check_feeders(name: str, bar_types: Sequence[BarType], spec: BarSpec) -> None:
-    """Raises StateError where bars are made of others than before, of which some ticks are in them already."""
-    before = feeders(tuple(bar_types))
-    after = feeders(spec.bar_types)
-    names = {bar_type.name: None if feeder is None else after[feeder][0].name for bar_type, feeder in after}
-    for bar_type, feeder in before:
-        was = feeder
-        while was is not None and before[was][0].name not in names:
-            was = before[was][1]
-        # What the bars that are taken away hold passes on, and they were made of these.
-        made_of = None if was is None else before[was][0].name
-        if feeder is not None and bar_type.name in names and names[bar_type.name] != made_of:
-            gone = before[feeder][0].name
-            raise StateError(
-                f"the state of {name} has {bar_type.name} bars made of {gone} ones, which are taken away, "
-                f"and now they would be made of {names[bar_type.name]} ones, whose ticks they have in part",
-                hint=f"name {gone} again, or take {bar_type.name} away, too, or read the topic with a new group",
-            )
-
-
-def _reopen(book: Book, windows: Iterable[Window], bar_types: Sequence[BarType]) -> None:
-    """Enter open windows. What is in those of a bar type that was taken away passes on to those that it fed."""
-    wanted = {series.name: series for series in book.series}
-    was = Book(book.name, book.symbol, book.venue, series_of(bar_types))
-    before = {series.name: series for series in was.series}
-    for window in windows:
-        was.put(before[window.bar_type], window)
-    for series in was.series:
-        for window in [window for window in was.windows.values() if window.bar_type == series.name]:
-            if series.name in wanted:
-                book.put(wanted[series.name], window)
+    def add(self, book: Book) -> None:
+        """What is new of this one: it counts as saved then."""
+        if book.rows:
+            self.windows.add(book.slot, book.rows)
+            book.rows = []
+        new = book.seen.unsaved()
+        self._pairs += new.pairs
+        self._slots.append(book.slot)
+        self._counts.append(len(new.pairs) // 2)
+        for trade_id, mark_ns in zip(new.others, new.others_ns, strict=True):
+            if isinstance(trade_id, int) and _LEAST <= trade_id <= _MOST:
+                self._more.append((book.slot, trade_id, mark_ns))
             else:
-                for fed in series.feeds:
-                    was.window(fed, window.start_ns).merge(window)
-    for series, window in list(book.open_windows()):
-        for fed in series.feeds:
-            book.window(fed, window.start_ns)
+                self.texts.add(book.slot, trade_id, mark_ns)
+        book.seen.save()
+
+    def carry(self, books: Sequence[Book], spec: BarSpec, board: Board | None) -> None:
+        """All of these that is still of use, and that a board does not have."""
+        if board is not None:
+            board.recall([book for book in books if book.held])
+        for book in books:
+            book.seen.unsave()
+            book.forget_ids(spec)
+            if book.closed.entries:
+                book.forget_windows(spec)
+            book.rows = list(map(written_again, book.closed.entries.values()))
+            self.add(book)
+
+    def marks(self) -> Ints:
+        """The ids that are numbers, as `Mark`s."""
+        slots = np.repeat(np.array(self._slots, np.int64), self._counts)
+        pairs = np.array(self._pairs, np.int64).reshape(-1, 2)
+        return np.concatenate((np.column_stack((slots, pairs)), table(self._more, len(Mark._fields))))
 
 
-def _recall(book: Book, key: str, past: Past, spec: BarSpec, bar_types: Sequence[BarType]) -> list[Window]:
-    """Remember what is in the row of this key; gives the closed windows. Raises StateError."""
-    try:
-        past.check()
-        closed = [to_closed_window(row, bar_types) for row in past.closed]
-    except (ValueError, msgspec.DecodeError) as error:
-        raise _unreadable(key, error) from None
-    wanted = {series.name: series for series in book.series}
-    if spec.late is not Late.DROP:
-        for window in closed:
-            if (series := wanted.get(window.bar_type)) is not None:
-                book.closed.put(series.key(window.start_ns), window)
-    if spec.dedupe_ns is not None:
-        pairs = from_bytes(past.pairs)
-        for trade_id, mark_ns in zip(pairs[::2], pairs[1::2], strict=True):
-            book.seen.put(trade_id, mark_ns)
-    for other, mark_ns in zip(past.others, past.others_ns, strict=True):
-        if spec.dedupe_ns is not None or is_replayed(other):
-            book.seen.put(other, mark_ns)
-    return closed
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[T], key: str, row: bytes) -> T:
-    try:
-        version, payload = _envelope.decode(row)
-        if version == VERSION:
-            return decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _unreadable(key, error) from None
-    raise StateError(
-        f"state row {key!r} has version {version}, this program reads {VERSION}",
-        hint="it was written by another release: run that one, or read the topic with a new group",
-    )
-
-
-def _unreadable(key: str, error: Exception) -> StateError:
-    return StateError(f"state row {key!r} cannot be read: {error}")
-
-
-def _useful_until_ns(past: Past, ended_ns: int, spec: BarSpec) -> int:
-    """The watermark after which a part, whose windows have ended by then, says nothing that still counts."""
-    windows_ns = ended_ns + spec.grace_ns + spec.revisable_ns
-    return max(windows_ns, past.latest_mark_ns + spec.replayable_ns)
-
-
-def _parts(closed: Sequence[msgspec.Raw], seen: Unsaved, bar_types: list[str]) -> Iterator[Past]:
-    """Much of the past.
-
-    An id that ascended may have counted again later, and whoever reads takes the last word of it: so the others
-    come after all that ascend.
-    """
-    if not any(map(is_packed, closed)):
-        bar_types = []
-    for part in _slices(max(len(closed), len(seen.pairs) // 2)):
-        pairs = seen.pairs[2 * part.start : 2 * part.stop]
-        yield Past(bar_types, list(closed[part]), to_bytes(pairs), [], [])
-    for part in _slices(len(seen.others)):
-        yield Past([], [], b"", seen.others[part], seen.others_ns[part])
-
-
-def _slices(count: int) -> Iterator[slice]:
-    return (slice(start, start + _PART_ITEMS) for start in range(0, count, _PART_ITEMS))
+def encoded(row: msgspec.Struct) -> bytes:
+    """A row with its version."""
+    return _encode((VERSION, row))

@@ -7,7 +7,6 @@ from itertools import pairwise, repeat
 from typing import Any, Final
 
 import numpy as np
-from msgspec import Raw
 
 from schemas.bar import Bar
 from schemas.codecs.layout import UNIT
@@ -16,8 +15,10 @@ from schemas.fixed import TURNOVER_SCALE
 from schemas.fixed import render as render_one
 from streams.bars import merge as m
 from streams.bars.book import Book, Series
-from streams.bars.render import TEXTS, WIDTH, render
-from streams.bars.rows import PACKED, PACKED_HEAD, packed_rows, row_of
+from streams.bars.packs import Packed
+from streams.bars.render import TEXTS, render
+from streams.bars.render import WIDTH as TEXT_WIDTH
+from streams.bars.rows import WIDTH
 from streams.bars.window import Window, empty
 
 _UNITS: Final = UNIT * UNIT
@@ -148,7 +149,7 @@ class Table:
     def bars(self, rows: Ints, series: Ints, books: Sequence[Book], topic: str, partition: int) -> list[Bar]:
         """Final bars of copies of rows, which have their numbers for `EARLIER`, of these series and instruments."""
         columns = rows.T.tolist()
-        texts, ends = np.empty(len(rows) * WIDTH, np.uint8), np.empty(len(rows) * TEXTS, np.int64)
+        texts, ends = np.empty(len(rows) * TEXT_WIDTH, np.uint8), np.empty(len(rows) * TEXTS, np.int64)
         text = texts[: render(rows, texts, ends)].tobytes().decode("ascii")
         at = [0, *ends.tolist()]
         cells = [text[begin:end] for begin, end in pairwise(at)]
@@ -193,16 +194,17 @@ class Table:
             )
         )
 
-    def state_rows(self, numbers: Ints, series: Ints) -> list[Raw]:
-        """The windows of these rows for the state, each with the number of its series."""
-        rows = self.rows[numbers]
-        if (rows[:, [m.FIRST_ID, m.LAST_ID_]] == m.TEXT_ID).any():
-            return list(map(row_of, self.read(numbers, series)))
-        rows[:, m.EARLIER] = series
-        packed = np.empty((len(rows), PACKED), np.uint8)
-        packed[:, : len(PACKED_HEAD)] = np.frombuffer(PACKED_HEAD, np.uint8)
-        packed[:, len(PACKED_HEAD) :] = rows.astype("<i8").view(np.uint8)
-        return packed_rows(packed.tobytes())
+    def packed(self, numbers: Ints, series: Ints, slots: Ints) -> Packed:
+        """The windows of these rows for the state, each with the numbers of its series and its instrument."""
+        rows = np.empty((len(numbers), WIDTH), np.int64)
+        rows[:, 0], rows[:, 1:] = slots, self.rows[numbers]
+        rows[:, 1 + m.EARLIER] = series
+        np.minimum(rows[:, 1 + m.STATUS], m.CLOSED, out=rows[:, 1 + m.STATUS])
+        ids = [
+            [texts[at] for at in numbers[rows[:, 1 + column] == m.TEXT_ID].tolist()] if texts else []
+            for texts, column in zip(self._texts, (m.FIRST_ID, m.LAST_ID_), strict=True)
+        ]
+        return Packed(rows, *ids)
 
     def remove(self, numbers: Ints) -> None:
         """Let these rows be free."""

@@ -138,7 +138,7 @@ class Counts:
     late: int = 0
     """Late ticks, whatever became of them; part of the four above."""
     skipped: int = 0
-    """Trades that were applied already, before a restart or before a replay; not part of `ticks`."""
+    """Trades beside a replayed one in its record, which were applied already; not part of `ticks`."""
     ignored: int = 0
     """Records without a trade: heartbeats, acknowledgements."""
 

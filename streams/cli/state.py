@@ -139,7 +139,8 @@ def _refuse_if_live(settings: Settings) -> None:
 def _ask(settings: Settings, topic: str, states: list[PartitionState]) -> None:
     for state in states:
         at = "an unknown offset" if state.position is None else place(topic, state.partition, state.position)
-        click.echo(f"{at}: {state.instruments:,} instruments in {len(state.rows):,} rows", err=True)
+        count = "an unknown number of" if state.instruments is None else f"{state.instruments:,}"
+        click.echo(f"{at}: {count} instruments in {len(state.rows):,} rows", err=True)
     click.echo(
         "Bars of windows that are open there begin anew, with the ticks that are read from then on: those after\n"
         f"the offset that group {settings.group}-bars has committed, or from the beginning where there is none.",

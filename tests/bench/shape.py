@@ -2,11 +2,13 @@
 
     python -m tests.bench.shape
 
-CPU time of codec and engine, bars encoded, in microseconds a tick: by the number of instruments, of windows that
-are open at a time (the ticks of a feed are as far out of order as the grace allows), and of bar types. All feeds
-have the same number of ticks, and the second half of each is measured, in batches as a worker gets them and in
-small ones. A bar costs as much as several ticks, and more instruments make more bars: hence the last column, and
-a second table by instruments, of markets that are as much slower as makes about the same number of bars.
+CPU time of codec and engine, bars and state rows encoded, in microseconds a tick: by the number of instruments, of
+windows that are open at a time (the ticks of a feed are as far out of order as the grace allows), and of bar types.
+All feeds have the same number of ticks after a first one of each instrument, and the second half of each is
+measured, in batches as a worker gets them and in small ones, with a checkpoint as often as a busy worker makes one.
+A bar costs as much as several ticks, and more instruments make more bars: hence the last column, and a second table
+by instruments, of markets that are as much slower or busier as makes about the same number of bars. What the first
+tick of an instrument costs, once, is told apart.
 
 Memory is what `tracemalloc` counts for the engine alone: the same feed with and without the thing that is priced,
 divided by how many of them are kept.
@@ -23,17 +25,19 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds `support`
 
 from bench.pure import EPOCH_NS, PureRecord, batches, engine, market, records, spec, take
+from streams.bars.engine import BarEngine
 from streams.bars.types import BarSpec, Late
 from streams.runtime import GC_THRESHOLD
-from streams.simulate import SimTick
+from streams.simulate import SimTick, symbols
 
 SECOND = 10**9
 BATCHES = (7_500, 100)
@@ -41,7 +45,10 @@ INSTRUMENTS = (10, 500, 5_000, 50_000)
 OPEN_S = (1, 10, 60)
 
 #: Ticks a second at which so many instruments make about 160 bars of 1,000 ticks.
-EQUAL_BARS = {10: 60, 500: 1_900, 5_000: 11_500, 50_000: 17_500}
+EQUAL_BARS = {10: 60, 500: 1_900, 5_000: 12_000, 50_000: 125_000}
+#: Ticks from one checkpoint to the next, and to the first one.
+CHECKPOINT = 100_000
+
 FIVE = ("1s", "1m", "5m", "1h", "1d")
 PER_SECOND = 10_000
 
@@ -102,26 +109,61 @@ def shapes() -> list[Shape]:
 def shape_costs(shape: Shape, ticks: int, runs: int) -> list[Cost]:
     """In batches of each size."""
     gc.set_threshold(GC_THRESHOLD)  # as in a worker
-    feed = records(market(ticks, shape.per_second, shape.instruments, shape.disorder_ns))
-    return [cost(shape, feed, batch, runs) for batch in BATCHES]
+    feed = records(
+        chain(
+            firsts(shape.instruments), market(ticks, shape.per_second, shape.instruments, shape.disorder_ns)
+        )
+    )
+    return [cost(shape, feed, len(feed) - ticks // 2, batch, runs) for batch in BATCHES]
 
 
-def cost(shape: Shape, feed: list[PureRecord], batch: int, runs: int) -> Cost:
-    """The second half of a feed, some times over."""
-    half = len(feed) // 2
-    took, bars = [], 0
+def firsts(instruments: int) -> list[SimTick]:
+    """A tick of each instrument, a minute before all others."""
+    ts_ns = EPOCH_NS - 60 * SECOND
+    return [SimTick(symbol, "BENCH", ts_ns, "61837.63", "0.021", 0, "buy") for symbol in symbols(instruments)]
+
+
+def cost(shape: Shape, feed: list[PureRecord], begin: int, batch: int, runs: int) -> Cost:
+    """A feed from that tick on, some times over."""
+    took, bars, measured = [], 0, len(feed) - begin
     for _ in range(runs):
         made = engine(shape.spec)
-        for part in batches(feed[:half], max(BATCHES)):
-            take(made, part)
+        follow(made, batches(feed[:begin], max(BATCHES)))
         made.changed()
         gc.collect()
-        parts = batches(feed[half:], batch)
+        parts = batches(feed[begin:], batch)
         started = time.process_time()
-        bars = sum([take(made, part) for part in parts])
-        took.append((time.process_time() - started) / (len(feed) - half) * 1e6)
-    per_1000 = round(bars / (len(feed) - half) * 1000)
-    return Cost(shape.table, shape.name, batch, min(took), median(took), max(took), per_1000)
+        bars = follow(made, parts)
+        took.append((time.process_time() - started) / measured * 1e6)
+    return Cost(
+        shape.table, shape.name, batch, min(took), median(took), max(took), round(bars / measured * 1000)
+    )
+
+
+def follow(made: BarEngine, parts: Sequence[Sequence[Any]]) -> int:
+    """Apply batches, with a checkpoint now and then; the number of bars."""
+    bars = since = 0
+    for part in parts:
+        bars += take(made, part)
+        since += len(part)
+        if since >= CHECKPOINT:
+            since = 0
+            made.changed()
+    return bars
+
+
+def first_costs(instruments: int, runs: int) -> list[float]:
+    """The first tick of each of so many instruments and the checkpoint after, CPU time in microseconds a tick."""
+    gc.set_threshold(GC_THRESHOLD)
+    feed, took = records(firsts(instruments)), []
+    for _ in range(runs):
+        made, parts = engine(spec("1s", "1m")), batches(feed, max(BATCHES))
+        gc.collect()
+        started = time.process_time()
+        follow(made, parts)
+        made.changed()
+        took.append((time.process_time() - started) / instruments * 1e6)
+    return sorted(took)
 
 
 def sizes() -> list[Size]:
@@ -140,12 +182,14 @@ def sizes() -> list[Size]:
     # Of 60 seconds, three are within the grace of two and open in both.
     kept = instruments * 57
 
-    ids = _each(instruments, lambda n: n, 60)
+    # More than the log has room for before it grows, or ids are entered in books.
+    each = 200
+    ids = _each(instruments, lambda n: n, each)
     remembered = _grown(spec("1d"), ids) - _grown(one, ids)
     return [
         Size("an open bar", many, open_bar / many),
         Size("a closed bar that can be revised", kept, closed / kept),
-        Size("a trade id", instruments * 60, remembered / (instruments * 60)),
+        Size("a trade id", instruments * each, remembered / (instruments * each)),
     ]
 
 
@@ -182,22 +226,23 @@ def main() -> None:
     # Each in a process of its own: what one leaves behind would slow the next.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         for shape in shapes():
-            if shape.instruments > options.ticks:
-                continue
             for row in pool.submit(shape_costs, shape, options.ticks, options.runs).result():
                 costs.append(row)
                 if not options.json:
                     _show(costs)
+        first = pool.submit(first_costs, max(INSTRUMENTS), options.runs).result()
     memory = sizes()
     ratio = _ratio(costs)
     if options.json:
         figures = {
             "cpu_us_per_tick": [row._asdict() for row in costs],
+            "first_tick_us": [round(one, 2) for one in first],
             "bytes": [size._asdict() for size in memory],
             "five_bar_types_to_one": round(ratio, 2),
         }
         print(json.dumps(figures, indent=2))
         return
+    print(f"\nthe first tick of an instrument costs {median(first):.1f} µs, its place in the state included")
     print(
         f"\nfive bar types cost {ratio:.2f} times one here; of a whole worker: python -m tests.bench.bar_types"
     )
@@ -231,7 +276,7 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ticks", type=int, default=200_000, help="of each feed (%(default)s)")
+    parser.add_argument("--ticks", type=int, default=400_000, help="of each feed (%(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="of each line (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()

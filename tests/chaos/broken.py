@@ -67,8 +67,6 @@ def no_offset_guard() -> None:
     def forgetful(self: BarEngine, rows: Mapping[str, bytes]) -> None:
         restore(self, rows)
         self.position = -1
-        for book in self._books.values():
-            book.restored_offset = -1
 
     BarEngine.restore = forgetful  # type: ignore[method-assign]
     streams.app.COMMIT_INTERVAL_S = 6.0

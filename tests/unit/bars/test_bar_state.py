@@ -1,5 +1,6 @@
 """Stopping anywhere and going on from the state rows gives the bars of not stopping."""
 
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 from unittest import mock
@@ -9,12 +10,13 @@ import pytest
 from barlog import SECOND, T0, GivenTrades, Reader, Rec, batches, engine, finished, log, spec, trade
 from hypothesis import given
 from hypothesis import strategies as st
+from staterows import Changelog, contents, counting, decoded, encoded, numbers_of
 from strategies import cuts, durations, logs, specs
 
 from schemas.dead_letter import Reason
 from schemas.errors import BadTick, StateError
 from schemas.fixed import parse
-from streams.bars import memory, state
+from streams.bars import memory, packs, state
 from streams.bars.engine import BarEngine
 from streams.bars.state import POSITION
 from streams.bars.types import Counts, Late
@@ -25,22 +27,18 @@ def short():
     """Rows are split and memories forget in logs as short as those of hypothesis."""
     with (
         mock.patch.object(memory, "_ROOM", 1),
-        mock.patch.object(state, "_FEW_IDS", 3),
-        mock.patch.object(state, "_FEW_WINDOWS", 2),
-        mock.patch.object(state, "_PART_ITEMS", 2),
+        mock.patch.object(state, "_FEW", 2),
+        mock.patch.object(state, "_COPIES", 2),
+        mock.patch.object(state, "_PACKS", 3),
+        mock.patch.object(state, "_REWRITTEN", 1),
+        mock.patch.object(state, "_CARRIED", 2),
+        mock.patch.object(packs, "_OPEN_BYTES", 300),
+        mock.patch.object(state, "_ROOM", 20),
+        mock.patch.object(packs, "_PAST_ITEMS", 2),
+        mock.patch.object(packs, "_PAST_TEXTS", 2),
+        mock.patch.object(packs, "_PAST_IDS", 3),
     ):
         yield
-
-
-class Changelog(dict):
-    """A compacted topic."""
-
-    def write(self, rows, up_to=None):
-        for key, row in list(rows.items())[:up_to]:
-            if row is None:
-                self.pop(key, None)
-            else:
-                self[key] = row
 
 
 def restored(a_spec, rows):
@@ -59,11 +57,11 @@ def test_a_restart_between_any_two_batches_changes_no_output(a_spec, records, si
             changelog.write(restarting.changed())
             restarting = restored(a_spec, changelog)
         assert sorted(map(repr, restarting.close())) == sorted(map(repr, steady.close()))
-        assert list(restarting.instruments) == list(changelog_heads(changelog))
+        assert changelog.keys() == (all_counting(changelog) | {""} if changelog else set())
 
 
-def changelog_heads(changelog):
-    return [key for key in changelog if key and "|" not in key]
+def all_counting(changelog):
+    return {name for names in counting(changelog).values() for name in names}
 
 
 crashes = st.lists(st.sampled_from(["go on", "checkpoint", "checkpoint", "crash", 1, 2, 3, 5]), max_size=12)
@@ -82,7 +80,7 @@ def test_crashes_anywhere_even_amid_a_checkpoint_change_no_bar(a_spec, records, 
                 changelog.write(an_engine.changed())
                 committed = at
             elif event != "go on":
-                if event != "crash":
+                if event != "crash" and committed:  # before that there is nothing to go on from
                     changelog.write(an_engine.changed(), up_to=event)
                 an_engine, at = restored(a_spec, changelog), committed
         reader.take(an_engine.apply(records[at:], 0))
@@ -91,24 +89,27 @@ def test_crashes_anywhere_even_amid_a_checkpoint_change_no_bar(a_spec, records, 
 
 
 @given(specs, logs(), st.integers(0, 40), st.integers(0, 40))
-def test_what_a_row_holds_is_skipped_and_counted(a_spec, records, applied, read_again) -> None:
-    records = [record for record in records if isinstance(record.value, list) and not record.headers]
-    applied = min(applied, len(records))
+def test_what_is_in_the_state_is_passed_over(a_spec, records, applied, read_again) -> None:
     first = engine(a_spec)
     first.apply(records[:applied], 0)
-    rows = first.changed()
-    position = rows.pop(POSITION, None)  # as where the writing was cut off before it
-    again = restored(a_spec, rows)
+    again = restored(a_spec, first.changed())
+    assert again.position == first.position
     start = min(read_again, applied)
-    counts = again.apply(records[start:applied], 0).counts
-    skipped = sum(len(record.value) for record in records[start:applied])
-    ignored = sum(not record.value for record in records[start:applied])
-    assert counts == Counts(skipped=skipped, ignored=ignored)
-    assert not again.changed().keys() - {POSITION}
-    if position is not None:
-        whole = restored(a_spec, {**rows, POSITION: position})
-        assert whole.position == records[applied - 1].offset
-        assert whole.apply(records[start:applied], 0).counts == Counts()
+    output = again.apply(records[start:applied], 0)
+    assert (output.bars, output.dead, output.counts) == ([], [], Counts())
+    assert again.changed() == {}
+
+
+@given(specs, logs(), cuts)
+def test_a_state_is_the_same_however_many_checkpoints_made_it(a_spec, records, sizes) -> None:
+    with short():
+        often, once, changelog, other = engine(a_spec), engine(a_spec), Changelog(), Changelog()
+        for batch in batches(records, sizes):
+            often.apply(batch, 0)
+            once.apply(batch, 0)
+            changelog.write(often.changed())
+        other.write(once.changed())
+        assert contents(changelog, a_spec) == contents(other, a_spec)
 
 
 @given(specs, specs, logs(), st.integers(0, 40))
@@ -136,11 +137,12 @@ def test_other_settings_after_a_restart_make_no_half_bars(before, after, records
 
 
 def test_early_publishing_is_remembered() -> None:
-    first = engine()
+    first, changelog = engine(), Changelog()
     first.apply(log(trade(0)), T0)
-    first.changed()
+    changelog.write(first.changed())
     assert len(first.idle(T0 + 9 * SECOND)) == 1
-    again = restored(spec(), first.changed())
+    changelog.write(first.changed())
+    again = restored(spec(), changelog)
     assert again.idle(T0 + 10 * SECOND) == again.idle(T0 + 99 * SECOND) == []
 
 
@@ -152,13 +154,60 @@ def test_after_a_restart_an_instrument_is_idle_when_it_was_quiet_since() -> None
     assert len(again.idle(T0 + 105 * SECOND)) == 1
 
 
+def written(rows):
+    """The names of the instruments in these rows of what is open, by row."""
+    names = decoded(rows["names|0"])[0] if "names|0" in rows else ["A", "B"]
+    return {
+        name: [names[slot] for slot, *_ in numbers_of(decoded(row)[0], 5)]
+        for name, row in rows.items()
+        if name.startswith("open|")
+    }
+
+
 def test_only_what_changed_is_written() -> None:
     an_engine = engine()
     an_engine.apply(log(trade(0), trade(0, symbol="B")), 0)
-    assert list(an_engine.changed()) == ["A", "B", POSITION]
+    rows = an_engine.changed()
+    assert list(rows) == ["names|0", "open|0", POSITION]
+    assert written(rows) == {"open|0": ["A", "B"]}
     assert an_engine.changed() == {}
     an_engine.apply(log(trade(1, symbol="B"), start=2), 0)
-    assert list(an_engine.changed()) == ["B", POSITION]
+    rows = an_engine.changed()
+    assert list(rows) == ["open|1", POSITION]
+    assert written(rows) == {"open|1": ["B"]}
+    an_engine.apply(log(trade(1), trade(1, symbol="B"), start=3), 0)
+    assert list(an_engine.changed()) == ["open|2", POSITION, "open|0", "open|1"]
+
+
+def test_instruments_that_go_quiet_are_written_again_now_and_then() -> None:
+    """So what is written once and never again does not keep all later rows from being deleted."""
+    an_engine, changelog = engine(), Changelog()
+    an_engine.apply(log(*(trade(0, symbol=symbol) for symbol in "ABCDEFGH")), 0)
+    changelog.write(an_engine.changed())
+    for second in range(1, 500):
+        an_engine.apply(log(trade(second / 1000, symbol="A"), start=second + 10), 0)
+        changelog.write(an_engine.changed())
+    assert len(changelog) < 120
+    again = restored(an_engine.spec, changelog)
+    assert sorted(map(repr, again.close())) == sorted(map(repr, an_engine.close()))
+
+
+def test_rows_stay_well_below_what_a_broker_takes() -> None:
+    an_engine, changelog = engine(spec("1s", grace_ns=0)), Changelog()
+    ticks = (trade(n // 2000, symbol=f"S{n % 2000}", trade_id=n) for n in range(20_000))
+    an_engine.apply([Rec(n, (tick,), T0 // 10**6 + 60_000) for n, tick in enumerate(ticks)], 0)
+    texts = (trade(60, symbol=f"S{n % 2000}", trade_id="x" * 120 + str(n)) for n in range(4_000))
+    an_engine.apply([Rec(20_000 + n, (tick,), T0 // 10**6 + 60_000) for n, tick in enumerate(texts)], 0)
+    changelog.write(an_engine.changed())
+    assert max(map(len, changelog.values())) < 600_000
+    assert len(counting(changelog)["past"]) > 10
+    again = restored(an_engine.spec, changelog)
+    assert contents(again_saved(again), an_engine.spec)[1].keys() == set()
+    assert sorted(map(repr, again.close())) == sorted(map(repr, an_engine.close()))
+
+
+def again_saved(an_engine):
+    return an_engine.changed()
 
 
 def test_a_partition_is_known_to_have_come_as_far_as_its_last_checkpoint() -> None:
@@ -223,11 +272,9 @@ def test_what_was_published_before_it_closed_can_be_revised_after_a_restart() ->
 
 def test_a_row_is_of_use_for_grace_and_retention() -> None:
     an_engine, changelog = engine(spec(grace_ns=10 * SECOND, retain_ns=5 * SECOND)), Changelog()
-    with short():
-        for at, ticks in [(0, [trade(0), trade(1), trade(12)]), (3, [trade(15.9)]), (4, [trade(15.99)])]:
-            an_engine.apply(log(*ticks, start=at), 0)
-            changelog.write(an_engine.changed())
-    assert "A|0" in changelog
+    for at, ticks in [(0, [trade(0), trade(1), trade(12)]), (3, [trade(15.9)]), (4, [trade(15.99)])]:
+        an_engine.apply(log(*ticks, start=at), 0)
+        changelog.write(an_engine.changed())
     (bar,) = restored(an_engine.spec, changelog).apply(log(trade(1), start=5), 0).bars
     assert (bar.volume, bar.revision) == ("2", 1)
 
@@ -235,22 +282,56 @@ def test_a_row_is_of_use_for_grace_and_retention() -> None:
 def test_rows_of_no_further_use_are_deleted() -> None:
     an_engine = engine(spec("1s", dedupe_ns=5 * SECOND, retain_ns=5 * SECOND))
     changelog = Changelog()
-    for second in range(60):
+    for second in range(200):
         an_engine.apply(busy(second), 0)
         changelog.write(an_engine.changed())
-    assert len(changelog) < 20
+    assert len(changelog) < 30
+
+
+def test_the_past_of_who_has_gone_quiet_is_carried_on() -> None:
+    """Also of many, of which no checkpoint carries more than some."""
+    a_spec = spec("1s", grace_ns=0, dedupe_ns=5 * SECOND, retain_ns=5 * SECOND)
+    an_engine, changelog = engine(a_spec), Changelog()
+    with short():
+        for n, symbol in enumerate("BCDEFGH"):
+            an_engine.apply(log(trade(0, "5", "1", 7, symbol=symbol), start=2 * n), 0)
+            an_engine.apply(log(trade(2, "5", "1", "x", symbol=symbol), start=2 * n + 1), 0)
+        for second in range(100):
+            an_engine.apply(
+                [Rec(100 + 100 * second + r.offset, r.value, r.timestamp) for r in busy(second)], 0
+            )
+            changelog.write(an_engine.changed())
+        assert len(changelog) < 400
+    assert contents(changelog, a_spec)[1]["H"][2:] == contents(first_of(a_spec, "H"), a_spec)[1]["H"][2:]
+    again = restored(a_spec, changelog)
+    late = [trade(0, "5", "1", 8, symbol="H"), *(trade(2, "5", "1", i, symbol="H") for i in (7, "x"))]
+    output = again.apply(log(*late, start=20_000), 0)
+    assert (output.counts.duplicates, [bar.revision for bar in output.bars]) == (2, [1])
+
+
+def first_of(a_spec, symbol):
+    an_engine, n = engine(a_spec), "BCDEFGH".index(symbol)
+    an_engine.apply(log(trade(0, "5", "1", 7, symbol=symbol), start=2 * n), 0)
+    an_engine.apply(log(trade(2, "5", "1", "x", symbol=symbol), start=2 * n + 1), 0)
+    return an_engine.changed()
 
 
 def test_rows_left_over_from_a_crash_are_deleted() -> None:
     an_engine, changelog = engine(), Changelog()
     an_engine.apply(busy(0), 0)
     changelog.write(an_engine.changed())
-    an_engine.apply(busy(1), 0)
-    changelog.write(an_engine.changed(), up_to=1)
-    assert set(changelog) == {POSITION, "A", "A|0"}
+    before = set(changelog)
+    an_engine.apply([*busy(1), *log(trade(2, symbol="B"), start=200)], 0)
+    rows = an_engine.changed()
+    changelog.write(rows, up_to=list(rows).index(POSITION))
     again = restored(spec(), changelog)
-    changelog.write(again.changed())
-    assert set(changelog) == {POSITION, "A"}
+    assert again.position == 99
+    assert list(again.instruments) == ["A"]
+    more = again.changed()
+    assert list(more) == [POSITION, *sorted(set(changelog) - before - {"names|0"})]
+    changelog.write(more)
+    assert set(changelog) == before
+    assert again.changed() == {}
 
 
 def test_an_id_that_counts_again_is_written_again() -> None:
@@ -259,7 +340,6 @@ def test_an_id_that_counts_again_is_written_again() -> None:
     changelog.write(an_engine.changed())
     an_engine.apply(log(trade(9), trade(9, trade_id=1), start=130), 0)
     changelog.write(an_engine.changed())
-    assert "A|0" in changelog
     again = restored(an_engine.spec, changelog)
     assert again.apply(log(trade(9, trade_id=1), start=132), 0).counts.duplicates == 1
 
@@ -291,78 +371,119 @@ def test_numbers_and_ids_of_any_size_survive() -> None:
 
 
 class TestRefused:
+    """`open|0`, `past|0` and `names|0` are of one instrument with a closed window, an open one and 200 ids."""
+
     @pytest.fixture
     def rows(self):
         an_engine = engine(spec("1s"))
-        an_engine.apply([*busy(0), *busy(1)], 0)
+        an_engine.apply([*busy(0), *busy(1), *busy(3)], 0)
         return an_engine.changed()
 
+    @pytest.mark.parametrize("name", ["names|0", "open|0", "past|0", POSITION])
     @pytest.mark.parametrize(
-        "row", [b"", b"\x00", b"{}", b"\x92\x05\xc0", b"\x92\x05\x90", b"\x91\x05", b"\xff" * 9]
+        "row", [b"", b"\x00", b"{}", b"\x92\x06\xc0", b"\x92\x06\x90", b"\x91\x06", b"\xff" * 9]
     )
-    def test_garbage(self, rows, row) -> None:
-        with pytest.raises(StateError, match="state row 'A' cannot be read"):
-            restored(spec(), {**rows, "A": row})
+    def test_garbage(self, rows, name, row) -> None:
+        with pytest.raises(StateError, match=re.escape(f"state row {name!r} cannot be read")):
+            restored(spec(), {**rows, name: row})
 
-    def test_a_row_cut_short(self, rows) -> None:
+    @pytest.mark.parametrize("name", ["names|0", "open|0", "past|0", POSITION])
+    def test_a_row_cut_short(self, rows, name) -> None:
         with pytest.raises(StateError, match="cannot be read"):
-            restored(spec(), {**rows, "A|0": rows["A|0"][:-5]})
+            restored(spec(), {**rows, name: rows[name][:-5]})
 
-    @pytest.mark.parametrize("lacks", [2, 3, 4])
-    def test_ids_and_watermarks_that_do_not_fit_each_other(self, rows, lacks) -> None:
-        version, past = msgspec.msgpack.decode(rows["A|0"])
-        past[3:] = ["x"], [7]
-        past[lacks] = past[lacks][:-1]
-        with pytest.raises(StateError, match=r"state row 'A\|0' cannot be read: .*trade ids"):
-            restored(spec(), {**rows, "A|0": msgspec.msgpack.encode([version, past])})
-
-    def test_ids_that_are_no_numbers(self, rows) -> None:
-        version, past = msgspec.msgpack.decode(rows["A|0"])
-        past[2] = past[2][:-8]
-        with pytest.raises(
-            StateError, match="bytes of trade ids and watermarks are no pairs of 64-bit numbers"
-        ):
-            restored(spec(), {**rows, "A|0": msgspec.msgpack.encode([version, past])})
-
-    def test_a_number_that_is_none(self, rows) -> None:
-        version, past = msgspec.msgpack.decode(rows["A|0"])
-        past[1] = [
-            ["1s", T0, T0 + SECOND, "1", "x", *["1"] * 2, T0, T0, *["1"] * 4, 1, None, None, 1, 1, 0, 1, True]
-        ]
-        with pytest.raises(StateError, match=r"state row 'A\|0' cannot be read: .*'x"):
-            restored(spec(), {**rows, "A|0": msgspec.msgpack.encode([version, past])})
-
-    @pytest.mark.parametrize(
-        ("window", "reason"),
-        [
-            (bytes(8) + (5).to_bytes(8, "little") + bytes(144), "bar type 5 of 1"),
-            (bytes(8) + b"\xff" * 8 + bytes(144), "bar type -1 of 1"),
-            (bytes(152), "."),
-            (bytes(168), "."),
-            (b"", "."),
-            ("1s", "."),
-        ],
-    )
-    def test_an_open_window_that_is_none(self, rows, window, reason) -> None:
-        version, head = msgspec.msgpack.decode(rows["A"])
-        head[7] = [window]
-        with pytest.raises(StateError, match=rf"state row 'A' cannot be read: .*{reason}"):
-            restored(spec("1s"), {**rows, "A": msgspec.msgpack.encode([version, head])})
-
-    def test_another_version(self, rows) -> None:
-        version, content = msgspec.msgpack.decode(rows["A"])
-        with pytest.raises(StateError, match="version 6, this program reads 5") as caught:
-            restored(spec(), {**rows, "A": msgspec.msgpack.encode([version + 1, content])})
+    @pytest.mark.parametrize("name", ["names|0", "open|0", "past|0", POSITION])
+    def test_another_version(self, rows, name) -> None:
+        another = msgspec.msgpack.encode([7, decoded(rows[name])])
+        with pytest.raises(StateError, match="version 7, this program reads 6") as caught:
+            restored(spec(), {**rows, name: another})
         assert "release" in caught.value.hint
 
-    def test_a_missing_part(self, rows) -> None:
-        del rows["A|0"]
-        with pytest.raises(StateError, match=r"lacks its row A\|0"):
+    @pytest.mark.parametrize("name", ["names|0", "open|0", "past|0"])
+    def test_a_missing_row(self, rows, name) -> None:
+        del rows[name]
+        with pytest.raises(StateError, match=re.escape(f"lacks its row {name!r}")):
             restored(spec(), rows)
 
-    def test_a_key_that_is_none(self, rows) -> None:
-        with pytest.raises(StateError, match=r"'A\|x' is not one of Tidegate's"):
-            restored(spec(), {**rows, "A|x": b""})
+    def test_rows_without_a_position(self, rows) -> None:
+        del rows[POSITION]
+        with pytest.raises(StateError, match="has 3 rows, and not the one that says how far") as caught:
+            restored(spec(), rows)
+        assert "tidegate state reset" in caught.value.hint
+
+    @pytest.mark.parametrize("name", ["A", "A|0", "open", "open|x", "open|-1", "past|"])
+    def test_a_row_that_is_none(self, rows, name) -> None:
+        with pytest.raises(StateError, match=re.escape(f"{name!r} is not one of Tidegate's")):
+            restored(spec(), {**rows, name: b""})
+
+    @pytest.mark.parametrize(
+        ("name", "path", "value", "reason"),
+        [
+            ("names|0", [1], [], "1 symbols, and 0 venues"),
+            ("open|0", [0], b"1234567", "7 bytes of clocks are no rows of 5 64-bit numbers"),
+            ("open|0", [0], bytes(24), "24 bytes of clocks"),
+            ("open|0", [0], b"\x01" + bytes(39), "instrument 1 of 1"),
+            ("open|0", [0], b"\xff" * 8 + bytes(32), "instrument -1 of 1"),
+            ("open|0", [1, 1], bytes(160), "160 bytes of windows are no rows of 21"),
+            ("open|0", [1, 1], bytes(16) + b"\x05" + bytes(151), "bar type 5 of 1"),
+            ("open|0", [1, 1], bytes(16) + b"\xff" * 8 + bytes(144), "bar type -1 of 1"),
+            ("open|0", [1, 2], ["x"], "1 ids that are text, and 0 windows that have one"),
+            ("open|0", [1, 4], [0], "1 instruments of 2 windows"),
+            ("past|0", [1, 1], b"\x07" + bytes(167), "instrument 7 of 1"),
+            ("past|0", [2], bytes(23), "23 bytes of trade ids are no rows of 3"),
+            ("past|0", [2], b"\x02" + bytes(23), "instrument 2 of 1"),
+            ("past|0", [3], [0], "0 trade ids, 1 instruments and 0 watermarks"),
+            ("past|0", [4], ["x"], "1 trade ids, 0 instruments and 0 watermarks"),
+            ("past|0", [5], [7], "0 trade ids, 0 instruments and 1 watermarks"),
+            (POSITION, [2], 2, "2 instruments, and the names of 1"),
+            (POSITION, [2], -5, "rows or instruments from 0 to -5"),
+            (POSITION, [2], 2**45, "the state lacks rows: it has 4 of"),
+            (POSITION, [3], [0, 2**40], "the state lacks rows: it has 4 of"),
+            (POSITION, [4], [3, 1], "rows or instruments from 3 to 1"),
+            ("past|0", [3], [2**63], "1 instruments and 0 watermarks"),
+        ],
+    )
+    def test_numbers_that_do_not_fit_each_other(self, rows, name, path, value, reason) -> None:
+        content = at = decoded(rows[name])
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+        with pytest.raises(StateError, match=re.escape(reason)) as caught:
+            restored(spec(), {**rows, name: encoded(content)})
+        assert repr(name) in str(caught.value) or name == POSITION
+
+    @pytest.mark.parametrize("number", ["x", "", "1.5.2"])
+    def test_a_window_of_text_that_is_no_number(self, rows, number) -> None:
+        content = decoded(rows["past|0"])
+        window = [
+            "1s",
+            T0,
+            T0 + SECOND,
+            "1",
+            number,
+            *["1"] * 2,
+            T0,
+            T0,
+            *["1"] * 4,
+            1,
+            None,
+            None,
+            1,
+            1,
+            0,
+            1,
+            True,
+        ]
+        content[1][4:] = [0], [window]
+        with pytest.raises(StateError, match=r"state row 'past\|0' cannot be read"):
+            restored(spec(), {**rows, "past|0": encoded(content)})
+
+    @pytest.mark.parametrize("window", [b"", "1s", [], None])
+    def test_a_window_that_is_none(self, rows, window) -> None:
+        content = decoded(rows["open|0"])
+        content[1][4:] = [0], [window]
+        with pytest.raises(StateError, match=r"state row 'open\|0' cannot be read"):
+            restored(spec(), {**rows, "open|0": encoded(content)})
 
     def test_a_bar_type_that_was_added(self, rows) -> None:
         with pytest.raises(StateError, match="knows bars of 1s, not of 1m") as caught:
@@ -398,21 +519,6 @@ def test_what_was_published_early_is_not_published_again_after_a_restart() -> No
     assert again.idle(T0 + 7200 * SECOND) == []
 
 
-def test_rows_that_contain_more_than_the_position_says_go_on_to_do_so() -> None:
-    first, changelog = engine(spec("1s")), {}
-    first.apply(log(trade(0)), T0)
-    changelog |= first.changed()
-    position = changelog[POSITION]
-    first.apply(log(trade(0), trade(0), start=1), T0)
-    changelog |= first.changed() | {POSITION: position}  # cut off before the position
-    again = restored(first.spec, changelog)
-    again.idle(T0 + 3600 * SECOND)
-    again.idle(T0 + 7200 * SECOND)
-    changelog |= again.changed() | {POSITION: position}
-    third = restored(first.spec, changelog)
-    assert third.apply(log(trade(0), trade(0), start=1), T0).counts.skipped == 2
-
-
 @given(durations, durations)
 def test_more_retention_after_a_restart_does_not_reach_what_was_forgotten(little, much) -> None:
     before = spec(late=Late.DEAD_LETTER, retain_ns=little)
@@ -424,3 +530,51 @@ def test_more_retention_after_a_restart_does_not_reach_what_was_forgotten(little
     assert output.bars == []
     assert output.counts == Counts(ticks=1, late=1, dead_lettered=1)
     assert parse(closed[0].open) == parse("5")
+
+
+def test_less_retention_for_a_while_forgets_for_good() -> None:
+    """Rows of a quiet instrument are deleted then, and what was in them is not made anew in part."""
+    much = spec(grace_ns=0, retain_ns=1000 * SECOND, dedupe_ns=1000 * SECOND)
+    little = spec(grace_ns=0, retain_ns=0, dedupe_ns=0)
+    changelog, an_engine = Changelog(), engine(much)
+    an_engine.apply(log(trade(0, "5", "7", 1), trade(0.5, "6", "7", 2), trade(9, "5", "1", 3)), 0)
+    changelog.write(an_engine.changed())
+    an_engine = restored(little, changelog)
+    for k in range(5):
+        an_engine.apply(log(trade(100 + k * 10, symbol="Z", trade_id=k), start=10 + k), 0)
+        changelog.write(an_engine.changed())
+    late = log(trade(0.2, "5", "1", 9), trade(0, "5", "7", 1), start=50)
+    output = restored(much, changelog).apply(late, 0)
+    assert (output.bars, output.counts.dead_lettered) == ([], 2)
+
+
+def test_a_past_of_instruments_far_behind_others_does_not_grow() -> None:
+    """Nothing becomes old by the clock of who is ahead for good."""
+    an_engine, changelog, sizes = (
+        engine(spec("1s", dedupe_ns=9 * SECOND, retain_ns=9 * SECOND)),
+        Changelog(),
+        [],
+    )
+    an_engine.apply([Rec(0, (trade(10**8, symbol="A"),), 2**60)], 0)
+    with mock.patch.object(state, "_ROOM", 500):
+        an_engine._state._room = 500
+        for second in range(200):
+            an_engine.apply([Rec(1 + r.offset, r.value, r.timestamp) for r in busy(second)], 0)
+            changelog.write(an_engine.changed())
+            sizes.append(len(changelog))
+    assert max(sizes[100:]) <= max(sizes[:100]) < 100
+
+
+def test_to_carry_on_comes_to_an_end_however_fast_time_passes() -> None:
+    a_spec = spec("1s", grace_ns=0, retain_ns=SECOND, dedupe_ns=SECOND)
+    an_engine, changelog = engine(a_spec), Changelog()
+    with mock.patch.object(state, "_CARRIED", 100):
+        quiet = log(*(trade(0, symbol=f"Q{n}", trade_id=n) for n in range(200)))
+        an_engine.apply(quiet, 0)
+        changelog.write(an_engine.changed())
+        for k in range(1, 101):
+            an_engine.apply([Rec(1000 + k, (trade(k * 3, symbol="A", trade_id=k),), 2**50)], 0)
+            changelog.write(an_engine.changed())
+    assert len(counting(changelog)["past"]) < 20
+    again = restored(a_spec, changelog)
+    assert again.apply([Rec(5000 + r.offset, r.value) for r in quiet], 0).counts.duplicates == 200
