@@ -122,7 +122,7 @@ class _Restored:
         for kind, (first, end) in ((OPEN, position.open), (PAST, position.past)):
             counting.update(f"{kind}|{number}" for number in range(first, end))
             state.next[kind] = end
-        for name in self._rows.keys() - counting:
+        for name in sorted(self._rows.keys() - counting):
             kind, _, number = name.partition("|")
             if kind not in {NAMES, OPEN, PAST} or not number.isdecimal():
                 raise StateError(f"state row {name!r} is not one of Tidegate's")
