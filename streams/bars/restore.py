@@ -189,7 +189,7 @@ class _Restored:
         for number in numbers:
             name = f"{PAST}|{number}"
             pack = self._row(Past, name)
-            self._state.past.append(PastRow(number, pack.latest_ns, pack.items))
+            self._state.add_past(PastRow(number, pack.latest_ns, pack.items))
             self._state.latest_ns = max(self._state.latest_ns, pack.latest_ns)
             for slot, window in self._windows(name, pack, parse_rendered, self._is_known):
                 book, series = self._books[slot], wanted.get(window.bar_type)
@@ -228,7 +228,7 @@ class _Restored:
         bounds = [*np.flatnonzero(np.diff(marks[:, 0], prepend=-1)).tolist(), len(marks)]
         for begin, end in pairwise(bounds):
             seen, its = self._books[int(marks[begin, 0])].seen, marks[begin:end, :0:-1]
-            if its[0, 0] >= 0 and (np.diff(its[:, 0]) > 0).all():
+            if its[0, 0] >= 0 and (its[1:, 0] > its[:-1, 0]).all():
                 seen.append(memoryview(its.tobytes()))
             else:
                 for trade_id, mark_ns in its.tolist():

@@ -111,10 +111,14 @@ class StateLog:
         """The rows of what is open, each with how many instruments are in it."""
         self.past: deque[PastRow] = deque()
         """The rows of the past."""
+        self._items = 0
+        """How many windows and ids are in them."""
         self._leaving: tuple[int, int] | None = None
         """See `_to_leave`: until it is done, which takes several checkpoints where there is much to carry on."""
         self._room = _ROOM
         """So many windows and ids may be in rows of the past before all of them are written again."""
+        self._row_of: float = 0
+        """The part of a row of what is open that an instrument takes where many are written."""
         self.next = {OPEN: 0, PAST: 0}
         """The numbers of the next rows."""
         self.garbage: list[str] = []
@@ -149,9 +153,9 @@ class StateLog:
         return rows | dict.fromkeys(name for name in old if name not in rows)
 
     def remembered_ns(self, watermarks_ns: Ints) -> Ints:
-        """The watermarks from which on ids are remembered: without `dedupe_ns` none is."""
+        """The watermarks from which on ids are remembered; without `dedupe_ns`, from which on they could be."""
         if self._spec.dedupe_ns is None:
-            return watermarks_ns + 1
+            return watermarks_ns
         return watermarks_ns - min(self._spec.dedupe_ns, _MOST)
 
     def make_room(self, instruments: int) -> None:
@@ -159,6 +163,11 @@ class StateLog:
         more = instruments - len(self.rows)
         if more > 0:
             self.rows = np.concatenate((self.rows, np.tile(np.array(_NEW, np.int64), (max(more, BLOCK), 1))))
+
+    def add_past(self, row: PastRow) -> None:
+        """Enter the latest row of the past."""
+        self.past.append(row)
+        self._items += row.items
 
     def _save_names(self, rows: dict[str, bytes | None]) -> None:
         count = len(self._books)
@@ -187,13 +196,15 @@ class StateLog:
         floors = np.maximum(self.rows[slots][:, [FLOOR, REMEMBERED]], np.column_stack(since_ns))
         self.rows[slots, WATERMARK] = clocks[:, 1]
         self.latest_ns = max(self.latest_ns, int(clocks[:, 1].max(initial=0)))
-        whole = np.column_stack((clocks, floors))
+        whole, first = np.column_stack((clocks, floors)), self.next[OPEN]
         for some, pack in open_packs(self._bar_types, whole, packed, others):
             number = self.next[OPEN]
             self.next[OPEN] += 1
             self.rows[some, OPEN_IN] = number
             self.open.append((number, len(some)))
             rows[f"{OPEN}|{number}"] = encoded(pack)
+        if len(slots) >= _REWRITTEN:
+            self._row_of = (self.next[OPEN] - first) / len(slots)
 
     def _save_past(
         self, rows: dict[str, bytes | None], books: Sequence[Book], slots: Ints, board: Board | None
@@ -213,8 +224,10 @@ class StateLog:
         for pack in past_packs(self._bar_types, self.latest_ns, packed, own.windows, marks, own.texts):
             number = self.next[PAST]
             self.next[PAST] += 1
-            self.past.append(PastRow(number, self.latest_ns, pack.items))
+            self.add_past(PastRow(number, self.latest_ns, pack.items))
             rows[f"{PAST}|{number}"] = encoded(pack)
+        if not self._room:
+            self._room = max(_ROOM, _COPIES * self._items)
         self.rows[[book.slot for book in carried], PAST_FROM] = _MOST
         for some in (packed.rows[:, 0], marks[:, 0], own.windows.of, own.texts.of):
             self.rows[some, PAST_FROM] = np.minimum(self.rows[some, PAST_FROM], first)
@@ -222,10 +235,11 @@ class StateLog:
     def _to_rewrite(self, touched: Ints) -> Ints:
         """Instruments in the oldest rows of what is open, where there are many rows, other than these."""
         kept, packs = sum(count for _, count in self.open), len(self.open)
+        most = max(_PACKS, round(_COPIES * self._row_of * len(self._books)))
         chosen: list[Ints] = []
         left = max(_REWRITTEN, len(touched))
         for number, count in self.open:
-            if left <= 0 or (kept <= _COPIES * len(self._books) + _FEW and packs <= _PACKS):
+            if left <= 0 or (kept <= _COPIES * len(self._books) + _FEW and packs <= most):
                 break
             live = np.setdiff1d(np.flatnonzero(self.rows[:, OPEN_IN] == number), touched)[:left]
             chosen.append(live)
@@ -251,10 +265,12 @@ class StateLog:
             chosen.append(book)
             count += len(book.seen) + len(book.closed.entries) + 1
         while self.past and self.past[0].number <= last:
-            self._old.append(f"{PAST}|{self.past.popleft().number}")
+            row = self.past.popleft()
+            self._items -= row.items
+            self._old.append(f"{PAST}|{row.number}")
         self._leaving = None
         if until_ns == _MOST:
-            self._room = max(_ROOM, _COPIES * sum(row.items for row in self.past))
+            self._room = 0  # until what is carried now is in rows, and counted
         return chosen
 
     def _to_leave(self) -> tuple[int, int] | None:
@@ -262,7 +278,7 @@ class StateLog:
         old = list(takewhile(lambda row: row.latest_ns + 2 * self._useful_ns < self.latest_ns, self.past))
         if old:  # who is ahead needs nothing of them; who is not has gone quiet
             return old[-1].number, min(old[-1].latest_ns + self._useful_ns, _MOST - 1)
-        if sum(row.items for row in self.past) > self._room:  # of instruments far behind others, for one
+        if self._items > self._room:  # of instruments far behind others, for one
             return self.past[-1].number, _MOST
         return None
 

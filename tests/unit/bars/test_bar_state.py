@@ -192,6 +192,30 @@ def test_instruments_that_go_quiet_are_written_again_now_and_then() -> None:
     assert sorted(map(repr, again.close())) == sorted(map(repr, an_engine.close()))
 
 
+def test_what_takes_many_rows_is_not_written_again_for_that() -> None:
+    """However often it is written anew, there are as many."""
+    an_engine, changelog, offset, written = engine(spec("1s", grace_ns=20 * SECOND)), Changelog(), 0, []
+    with (
+        mock.patch.object(state, "_PACKS", 8),
+        mock.patch.object(state, "_REWRITTEN", 64),
+        mock.patch.object(packs, "_OPEN_BYTES", 1 << 14),
+    ):
+        for second in range(20):
+            ticks = (trade(second, symbol=f"S{n}") for n in range(100))
+            an_engine.apply([Rec(offset + n, (tick,), 2**50) for n, tick in enumerate(ticks)], 0)
+            offset += 100
+        changelog.write(an_engine.changed())
+        assert len(counting(changelog)["open"]) > 8
+        for _ in range(100):
+            an_engine.apply([Rec(offset, (trade(19, symbol="S0"),), 2**50)], 0)
+            offset += 1
+            rows = an_engine.changed()
+            written.append(sum(len(row) for row in rows.values() if row is not None))
+            changelog.write(rows)
+    assert sum(written) / len(written) < 20_000
+    assert len(changelog) < 200
+
+
 def test_rows_stay_well_below_what_a_broker_takes() -> None:
     an_engine, changelog = engine(spec("1s", grace_ns=0)), Changelog()
     ticks = (trade(n // 2000, symbol=f"S{n % 2000}", trade_id=n) for n in range(20_000))
@@ -368,6 +392,27 @@ def test_numbers_and_ids_of_any_size_survive() -> None:
     copies = [Rec(10 + i, record.value) for i, record in enumerate(ticks)]
     assert again.apply(copies, 0).counts.duplicates == 3
     assert again.close() == first.close()
+
+
+@pytest.mark.parametrize("ids", [(6 * 10**18, -6 * 10**18, 7), (2**63 - 1, -930)])
+def test_ids_survive_of_which_the_difference_needs_more_than_64_bits(ids) -> None:
+    first = engine()
+    first.apply(log(*(trade(n / 10, trade_id=one) for n, one in enumerate(ids))), 0)
+    again = restored(first.spec, first.changed())
+    copies = log(*(trade(n / 10, trade_id=one) for n, one in enumerate(ids)), start=10)
+    assert again.apply(copies, 0).counts.duplicates == len(ids)
+
+
+def test_an_id_that_counts_after_none_were_asked_for_survives() -> None:
+    """Its mark is the watermark that the state has from the time without."""
+    changelog, off, on = Changelog(), engine(spec(dedupe_ns=None)), spec(dedupe_ns=360 * SECOND)
+    off.apply(log(trade(5)), 0)
+    changelog.write(off.changed())
+    an_engine = restored(on, changelog)
+    assert an_engine.apply(log(trade(5, trade_id=1), start=1), 0).counts.accepted == 1
+    changelog.write(an_engine.changed())
+    again = restored(on, changelog)
+    assert again.apply(log(trade(5, trade_id=1), start=2), 0).counts.duplicates == 1
 
 
 class TestRefused:
@@ -563,6 +608,18 @@ def test_a_past_of_instruments_far_behind_others_does_not_grow() -> None:
             changelog.write(an_engine.changed())
             sizes.append(len(changelog))
     assert max(sizes[100:]) <= max(sizes[:100]) < 100
+
+
+def test_more_ids_of_use_than_there_is_room_for_are_not_written_again_at_each_checkpoint() -> None:
+    an_engine, written = engine(spec("1s", dedupe_ns=86_400 * SECOND)), 0
+    with mock.patch.object(state, "_ROOM", 500):
+        an_engine._state._room = 500
+        for n in range(0, 10_000, 100):
+            an_engine.apply(log(*(trade(n / 100, trade_id=n + k) for k in range(100)), start=n), 0)
+            rows = an_engine.changed()
+            written += sum(len(row) for name, row in rows.items() if name.startswith("past") and row)
+    new = 10_000 * 3 * 8
+    assert new < written < 2 * new
 
 
 def test_to_carry_on_comes_to_an_end_however_fast_time_passes() -> None:
