@@ -73,6 +73,9 @@ class Board:
             _ROOM,
         )
         self._rows = np.empty((0, len(self._new)), np.int64)
+        self._names = np.empty((0, 3), object)
+        """By slot, name, symbol and venue of an instrument: what bars say of it."""
+        self._named = 0
         self._windows = Table(series)
         self._log = np.empty((_IDS, 4), np.int64)
         """Trade ids, each with its mark and the entry before of its instrument."""
@@ -114,6 +117,7 @@ class Board:
         for book in self._books[known:]:
             book.held = True
         self._rows[known : len(self._books), m.HELD] = True
+        self._make_names()
         for code in np.flatnonzero(self._rows[slots, m.HELD] < 1).tolist():
             if not self._hold(self._books[slots[code]]):
                 slots[code] = -1
@@ -125,6 +129,15 @@ class Board:
             more = np.tile(self._new, (max(ROWS, known, len(self._books) - known), 1))
             more[:, m.HELD] = False
             self._rows = np.concatenate((self._rows, more))
+
+    def _make_names(self) -> None:
+        if self._named < len(self._books):
+            if len(self._names) < len(self._rows):
+                more = np.empty((len(self._rows) - len(self._names), 3), object)
+                self._names = np.concatenate((self._names, more))
+            new = [(book.name, book.symbol, book.venue) for book in self._books[self._named :]]
+            self._names[self._named : len(self._books)] = new
+            self._named = len(self._books)
 
     def _judge(self, batch: Batch, sheet: Sheet, slots: Ints) -> Ints:
         verdict = np.empty(len(slots), np.int64)
@@ -232,8 +245,8 @@ class Board:
         closed = closed[1 : 1 + closed[0, 0]]
         interval_ns = self._intervals_ns[closed[:, 1]]
         closed = closed[np.argsort(closed[:, 2 + m.START] + interval_ns, kind="stable")]
-        books = [self._books[slot] for slot in closed[:, 0].tolist()]
-        batch.bars += windows.bars(closed[:, 2:].copy(), closed[:, 1], books, *self._origin)
+        names = self._names[closed[:, 0]].T.tolist()
+        batch.bars += windows.bars(closed[:, 2:].copy(), closed[:, 1], names, *self._origin)
         if self._upkeep.retaining:
             windows.left = closing.forget(
                 due,

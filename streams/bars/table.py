@@ -14,7 +14,7 @@ from schemas.codecs.spans import Ints
 from schemas.fixed import TURNOVER_SCALE
 from schemas.fixed import render as render_one
 from streams.bars import merge as m
-from streams.bars.book import Book, Series
+from streams.bars.book import Series
 from streams.bars.packs import Packed
 from streams.bars.render import TEXTS, render
 from streams.bars.render import WIDTH as TEXT_WIDTH
@@ -146,8 +146,13 @@ class Table:
             windows[n] = empty(w.bar_type, w.start_ns, w.end_ns, w.published)
         return windows
 
-    def bars(self, rows: Ints, series: Ints, books: Sequence[Book], topic: str, partition: int) -> list[Bar]:
-        """Final bars of copies of rows, which have their numbers for `EARLIER`, of these series and instruments."""
+    def bars(
+        self, rows: Ints, series: Ints, names: Sequence[list[str]], topic: str, partition: int
+    ) -> list[Bar]:
+        """Final bars of copies of rows, which have their numbers for `EARLIER`, of these series.
+
+        `names` are the names of their instruments, their symbols, and their venues.
+        """
         columns = rows.T.tolist()
         texts, ends = np.empty(len(rows) * TEXT_WIDTH, np.uint8), np.empty(len(rows) * TEXTS, np.int64)
         text = texts[: render(rows, texts, ends)].tobytes().decode("ascii")
@@ -167,9 +172,7 @@ class Table:
         return list(
             map(
                 Bar,
-                [book.name for book in books],
-                [book.symbol for book in books],
-                [book.venue for book in books],
+                *names,
                 [self._names[number] for number in series.tolist()],
                 columns[m.START],
                 (rows[:, m.START] + self._intervals_ns[series]).tolist(),
